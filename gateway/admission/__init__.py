@@ -1,0 +1,1 @@
+"""Admission: how much time a request has, and whether there is room for it."""

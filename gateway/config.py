@@ -1,0 +1,152 @@
+"""DeviceConfig: what this device is told to be, read once at start."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, field
+
+from gateway.strict_yaml import ConfigError, parse
+from gateway.typed_config import Problem, Section, show, typed
+
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="letters, digits, . _ -")]
+
+_TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.*-]+):(?P<port>[0-9]{1,5})")
+_LONGEST_SOCKET_PATH = 90
+"""Bytes. The kernel takes 107; the temporary name that a socket has before it is published is longer than its own."""
+
+
+class BudgetSettings(Section):
+    """Latency budgets of requests to which nobody else gave one."""
+
+    default_ms: Positive = 1000
+    margin_ms: Annotated[float, Meta(ge=0)] = 1
+
+
+class WorkerConfig(Section):
+    """One worker process. ``instances``: runs at a time; by default 2 for the CPU of a machine with two cores or more,
+    else 1. ``options`` belong to the backend."""
+
+    name: Name
+    backend: Name
+    python: str | None = None
+    threads: Count = 1
+    instances: Count | None = None
+    nice: Annotated[int, Meta(ge=-20, le=19)] = 0
+    cpus: tuple[Annotated[int, Meta(ge=0)], ...] = ()
+    memory_limit_mb: Count | None = field(name="memoryLimitMB", default=None)
+    env: dict[str, str] = {}
+    options: dict[str, Any] = {}
+
+
+class Bands(Section):
+    """Temperatures in degrees C at which a band is entered and left."""
+
+    warm: tuple[float, float] = (65, 60)
+    hot: tuple[float, float] = (75, 70)
+    critical: tuple[float, float] = (85, 80)
+
+    def __post_init__(self) -> None:
+        for name in ("warm", "hot", "critical"):
+            enter, leave = getattr(self, name)
+            if leave >= enter:
+                raise Problem((name,), f"the second temperature must be below the first, got {enter:g} and {leave:g}")
+
+
+class HeatSettings(Section):
+    """Where temperatures are read and what they mean."""
+
+    sysfs_root: str = "/sys"
+    bands: Bands = Bands()
+    dwell_seconds: Annotated[float, Meta(ge=0)] = 5
+
+
+class SharedMemorySettings(Section):
+    """Who may register shared memory, and how much."""
+
+    clients: Literal["off", "unix", "all"] = "unix"
+    max_mb: Count = field(name="maxMB", default=512)
+
+
+class Limits(Section):
+    """Hard limits. In flight means waiting or running."""
+
+    max_message_mb: Annotated[int, Meta(ge=1, le=1024)] = field(name="maxMessageMB", default=128)
+    max_in_flight: Count = 1024
+    max_in_flight_mb: Count = field(name="maxInFlightMB", default=512)
+    drain_seconds: Positive = 10
+
+
+class TlsSettings(Section):
+    """Files for TCP beyond loopback; with ``clientCa``, clients must show a certificate of it."""
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+
+
+class TelemetrySettings(Section):
+    """Where traces go. ``otlp``: URL of an OTLP/gRPC collector; none: traces are off."""
+
+    otlp: str | None = None
+    spool_mb: Count = field(name="spoolMB", default=64)
+    sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
+
+
+class DeviceConfig(Section):
+    """Edgeway's device configuration."""
+
+    listen: tuple[str, ...] | None = None
+    budget: BudgetSettings = BudgetSettings()
+    workers: tuple[WorkerConfig, ...] = ()
+    heat: HeatSettings = HeatSettings()
+    shared_memory: SharedMemorySettings = SharedMemorySettings()
+    model_control: Literal["none", "poll", "explicit"] | None = None
+    limits: Limits = Limits()
+    tls: TlsSettings | None = None
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    def __post_init__(self) -> None:
+        for index, address in enumerate(self.listen or ()):
+            if problem := address_problem(address):
+                raise Problem(("listen", index), problem)
+        names: set[str] = set()
+        for index, worker in enumerate(self.workers):
+            if worker.name in names:
+                raise Problem(("workers", index, "name"), f"another worker is called {show(worker.name)} already")
+            names.add(worker.name)
+
+
+def address_problem(address: str) -> str:
+    """Why this is no listen address; empty if it is one: ``unix:/absolute/path`` or ``HOST:PORT``."""
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        if not path.startswith("/"):
+            return f"a socket path must be absolute, got {show(path)}"
+        if len(path.encode()) > _LONGEST_SOCKET_PATH:
+            return f"a socket path may have {_LONGEST_SOCKET_PATH} bytes, got {len(path.encode())}"
+        return ""
+    found = _TCP.fullmatch(address)
+    if found is None:
+        return f"expected unix:/PATH or HOST:PORT, got {show(address)}"
+    return "" if int(found["port"]) < 65536 else f"a port is at most 65535, got {found['port']}"
+
+
+def parse_device_config(text: str, source: str) -> DeviceConfig:
+    """Raises ConfigError."""
+    if not text.strip():
+        return DeviceConfig()
+    return typed(parse(text, source), DeviceConfig)
+
+
+def load_device_config(path: Path) -> DeviceConfig:
+    """Raises ConfigError."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as failed:
+        raise ConfigError(str(path), 0, "", f"can't be read: {failed}") from failed
+    return parse_device_config(text, str(path))

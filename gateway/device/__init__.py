@@ -1,0 +1,1 @@
+"""The device: what it has and how it is."""

@@ -1,0 +1,1 @@
+"""Dispatch: attempts on targets, the link to the workers, their processes."""

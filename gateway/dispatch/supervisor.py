@@ -1,0 +1,238 @@
+"""Supervisor: starts a worker's process, notices its death at once, and starts it again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeway.v1 import worker_pb2
+from gateway.dispatch.link import Link
+from gateway.dispatch.pool import Worker
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 30.0
+SERVED = 1.0
+"""Seconds after which a worker that was ready counts as having served: it is replaced at once when it dies."""
+START_LIMIT = 60.0
+"""Seconds from the start of the process to its Hello; vendor runtimes take long to import."""
+STOP_LIMIT = 2.0
+"""Seconds that a worker gets to end by itself."""
+_LONGEST_LINE = 2000
+
+log = logging.getLogger(__name__)
+
+
+def restart_delay(deaths: int) -> float:
+    """Seconds before the next start, after ``deaths`` in a row of a worker that had not served: 0, 0.1, 0.2 ... 30."""
+    return 0.0 if deaths == 0 else min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (min(deaths, 20) - 1))
+
+
+class Supervisor:
+    """Keeps one worker's process alive until ``stop``. Nothing of it is left afterwards: no process, no zombie."""
+
+    def __init__(self, worker: Worker, emit: Callable[..., None], max_bytes: int) -> None:
+        """``emit`` records events; ``max_bytes`` is the largest answer a link may carry."""
+        self._worker = worker
+        self._emit = emit
+        self._max_bytes = max_bytes
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._last_line = ""
+
+    def start(self) -> None:
+        self._keeper = asyncio.create_task(self._keep(), name=f"supervisor of {self._worker.name}")
+
+    async def stop(self) -> None:
+        """Ask the process to end, insist after ``STOP_LIMIT``, and wait until it is gone."""
+        self._stopping = True
+        if self._worker.link is not None:
+            self._worker.link.control(worker_pb2.ToWorker(shutdown=worker_pb2.Shutdown()))
+        if self._keeper is not None:
+            done, _ = await asyncio.wait([self._keeper], timeout=STOP_LIMIT)
+            if not done:
+                self.kill()
+                self._keeper.cancel()
+                await asyncio.wait([self._keeper])
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        deaths = 0
+        while not self._stopping:
+            ready_at = await self._one_life()
+            if self._stopping:
+                return
+            deaths = 0 if ready_at is not None and loop.time() - ready_at >= SERVED else deaths + 1
+            delay = restart_delay(deaths - 1 if ready_at is not None else deaths)
+            self._worker.restarts += 1
+            await asyncio.sleep(delay)
+
+    async def _one_life(self) -> float | None:
+        """Run one process to its end. Returns when it became ready, None if it never did."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            process = self._spawn(theirs)
+        except OSError as failed:
+            ours.close()
+            self._worker.detach(f"can't start: {failed}")
+            return None
+        finally:
+            theirs.close()
+        self._process = process
+        self._worker.pid = process.pid
+        hello: asyncio.Future[worker_pb2.Hello] = loop.create_future()
+        closed: asyncio.Future[str] = loop.create_future()
+        died = self._death(process)
+
+        def control(message: worker_pb2.ToGateway) -> None:
+            if message.WhichOneof("message") == "hello":
+                if not hello.done():
+                    hello.set_result(message.hello)
+            else:
+                self._worker.received(message)
+
+        link = Link(ours, loop, control, lambda why: closed.done() or closed.set_result(why), self._max_bytes)
+        ready_at: float | None = None
+        try:
+            await asyncio.wait({hello, closed, died}, timeout=START_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+            if hello.done():
+                ready_at = loop.time()
+                self._worker.attach(link, hello.result())
+                await asyncio.wait({closed, died}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            link.close("the worker died" if died.done() else "the gateway closed the link")
+            if not died.done():
+                await self._end(process, died)
+            process.wait()
+            self._process = None
+            why = self._obituary(process.returncode, ready_at is not None, closed)
+            self._worker.detach(why)
+            if not self._stopping:
+                self._emit("worker-died", why, worker=self._worker.name)
+        return ready_at
+
+    async def _end(self, process: subprocess.Popen[bytes], died: asyncio.Future[None]) -> None:
+        """The link is gone but the process is not: it may be ending by itself, or it never will."""
+        if not self._stopping:
+            process.kill()
+        done, _ = await asyncio.wait({died}, timeout=STOP_LIMIT)
+        if not done:
+            process.kill()
+            await died
+
+    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        config = self._worker.config
+        settings = {
+            "name": config.name,
+            "threads": config.threads,
+            "instances": self._worker.instances,
+            "memoryLimitMB": config.memory_limit_mb or 0,
+            "nice": config.nice,
+            "cpus": list(config.cpus or ()),
+            "options": config.options,
+            "parentPid": os.getpid(),
+        }
+        python = config.python or sys.executable
+        environment = {**os.environ, **dict(config.env or {}), "PYTHONPATH": os.pathsep.join(source_roots())}
+        environment.pop("NOTIFY_SOCKET", None)  # only the gateway speaks to systemd
+        process = subprocess.Popen(
+            [
+                python,
+                "-m",
+                "workers",
+                "--backend",
+                config.backend,
+                "--link-fd",
+                str(theirs.fileno()),
+                "--settings",
+                json.dumps(settings),
+            ],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+        self._follow_stderr(process)
+        return process
+
+    def _death(self, process: subprocess.Popen[bytes]) -> asyncio.Future[None]:
+        """Resolves when the process has ended: a pidfd becomes readable then, without polling."""
+        loop = asyncio.get_running_loop()
+        died: asyncio.Future[None] = loop.create_future()
+        pidfd = os.pidfd_open(process.pid)
+
+        def ended() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            if not died.done():
+                died.set_result(None)
+
+        loop.add_reader(pidfd, ended)
+        return died
+
+    def _follow_stderr(self, process: subprocess.Popen[bytes]) -> None:
+        """Log what the worker says, line by line; the last line explains its death."""
+        loop = asyncio.get_running_loop()
+        assert process.stderr is not None
+        pipe = process.stderr
+        os.set_blocking(pipe.fileno(), False)
+        rest = b""
+
+        def readable() -> None:
+            nonlocal rest
+            try:
+                chunk = os.read(pipe.fileno(), 65536)
+            except BlockingIOError:
+                return
+            lines = (rest + chunk).split(b"\n")
+            rest = b"" if not chunk else lines.pop()[:_LONGEST_LINE]
+            for line in lines:
+                text = line[:_LONGEST_LINE].decode("utf-8", "replace").strip()
+                if text:
+                    self._last_line = text
+                    log.info("worker %s: %s", self._worker.name, text)
+            if not chunk:
+                loop.remove_reader(pipe.fileno())
+                pipe.close()
+
+        loop.add_reader(pipe.fileno(), readable)
+
+    def _obituary(self, returncode: int | None, was_ready: bool, closed: asyncio.Future[str]) -> str:
+        if self._stopping:
+            return "stopped"
+        broke_protocol = closed.done() and "protocol" in closed.result()
+        if broke_protocol:
+            return closed.result()
+        if returncode is not None and returncode < 0:
+            with contextlib.suppress(ValueError):
+                return f"killed by {signal.Signals(-returncode).name}"
+        if not was_ready and self._last_line:
+            return self._last_line
+        return f"ended with exit code {returncode}"
+
+
+def source_roots() -> list[str]:
+    """Folders from which another interpreter imports ``workers`` and ``edgeway``: this one's, found without importing."""
+    roots = []
+    for package, depth in (("workers", 1), ("edgeway.v1", 2)):
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise RuntimeError(f"the package {package} is not installed")
+        roots.append(str(Path(next(iter(spec.submodule_search_locations))).parents[depth - 1]))
+    return list(dict.fromkeys(roots))

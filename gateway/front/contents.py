@@ -1,0 +1,69 @@
+"""Typed contents (InferTensorContents) as the raw bytes that everything else works on."""
+
+from __future__ import annotations
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from edgeway.tensors import BY_NAME, count, encode_bytes
+from edgeway.v1.open_inference_pb2 import InferTensorContents
+from gateway.errors import InvalidRequest
+
+_FIELDS = {
+    "BOOL": ("bool_contents", 1),
+    "INT8": ("int_contents", 1),
+    "INT16": ("int_contents", 1),
+    "INT32": ("int_contents", 1),
+    "INT64": ("int64_contents", 1),
+    "UINT8": ("uint_contents", 1),
+    "UINT16": ("uint_contents", 1),
+    "UINT32": ("uint_contents", 1),
+    "UINT64": ("uint64_contents", 1),
+    "FP32": ("fp32_contents", 4),
+    "FP64": ("fp64_contents", 8),
+    "BYTES": ("bytes_contents", 2),
+}
+"""Datatype -> its field, and the least bytes that an element takes in it."""
+
+
+def raw_of(name: str, datatype: str, shape: tuple[int, ...], contents: memoryview) -> memoryview:
+    """The tensor's little-endian bytes.
+
+    The number of elements is bounded by the bytes that are there before anything is allocated for them.
+
+    Raises:
+        InvalidRequest: a datatype without a typed field, the wrong field, count or range.
+    """
+    if datatype not in _FIELDS:
+        raise InvalidRequest(f"input {name!r}: {datatype} has no typed contents, send raw_input_contents")
+    field, least = _FIELDS[datatype]
+    expected = count(shape)
+    if expected * least > contents.nbytes + 16:
+        raise InvalidRequest(
+            f"input {name!r}: {datatype} of shape {list(shape)} needs {expected} elements, "
+            f"got {contents.nbytes} bytes of contents"
+        )
+    if contents.nbytes > 64 + expected * 12 and datatype != "BYTES":
+        raise InvalidRequest(
+            f"input {name!r}: {datatype} of shape {list(shape)} has {expected} elements, got far more contents"
+        )
+    try:
+        parsed = InferTensorContents.FromString(bytes(contents))
+    except DecodeError as malformed:
+        raise InvalidRequest(f"input {name!r}: contents are malformed: {malformed}") from malformed
+    others = [descriptor.name for descriptor, _ in parsed.ListFields() if descriptor.name != field]
+    if others:
+        raise InvalidRequest(f"input {name!r}: {datatype} belongs into {field}, got {others[0]}")
+    elements = getattr(parsed, field)
+    if len(elements) != expected:
+        raise InvalidRequest(f"input {name!r}: shape {list(shape)} needs {expected} elements, got {len(elements)}")
+    if datatype == "BYTES":
+        return memoryview(encode_bytes(elements))
+    numpy = BY_NAME[datatype].numpy
+    assert numpy is not None
+    array = np.array(elements, dtype=np.int64) if field in ("int_contents", "uint_contents") else np.array(elements)
+    if field in ("int_contents", "uint_contents") and array.size:
+        limits = np.iinfo(numpy)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise InvalidRequest(f"input {name!r}: a value lies outside of {datatype}: {limits.min} to {limits.max}")
+    return memoryview(array.astype(numpy).reshape(-1).view(np.uint8))

@@ -1,0 +1,137 @@
+"""Splits a ModelInferRequest into its header and its tensors without parsing either's bytes.
+
+protobuf would copy every tensor, and would build millions of objects from a hostile message of a few MB. So the
+message's top level is walked by hand (about 0.3 us per field): raw tensors become views, typed contents are cut out of
+their input, and what is left, the header, is small or refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.errors import InvalidRequest
+
+MAX_FIELDS = 4096
+"""Top-level fields, and fields of one input: names, parameters and tensors of any model that exists are far fewer."""
+MAX_HEADER = 64 * 1024
+"""Bytes without tensors. protobuf objects take up to 50 times the bytes they come from."""
+
+_INPUTS = 5
+_RAW = 7
+_CONTENTS = 5
+
+
+@dataclass(slots=True)
+class Scanned:
+    """``header``: the message without tensor data. ``raw``: one view per raw tensor. ``contents``: position of an
+    input -> its typed contents."""
+
+    header: bytes
+    raw: list[memoryview]
+    contents: dict[int, memoryview]
+
+
+def scan(message: bytes) -> Scanned:
+    """Walk the message.
+
+    Raises:
+        InvalidRequest: not protobuf, or beyond the limits.
+    """
+    view = memoryview(message)
+    end = len(message)
+    at = start = fields = inputs = size = 0
+    parts: list[bytes | memoryview] = []
+    raw: list[memoryview] = []
+    contents: dict[int, memoryview] = {}
+    while at < end:
+        fields += 1
+        if fields > MAX_FIELDS:
+            raise InvalidRequest(f"the message has more than {MAX_FIELDS} fields")
+        tag_at = at
+        tag, at = _varint(message, at, end)
+        number = tag >> 3
+        value_at, at = _skip(message, tag, at, end)
+        if number == _RAW and tag & 7 == 2:
+            parts.append(view[start:tag_at])
+            raw.append(view[value_at:at])
+            start = at
+        elif number == _INPUTS and tag & 7 == 2:
+            stripped, typed = _strip(view, message, value_at, at)
+            if typed is not None:
+                contents[inputs] = typed
+                parts += [view[start:tag_at], b"\x2a", _encode_varint(len(stripped)), stripped]
+                start = at
+            inputs += 1
+    parts.append(view[start:end])
+    size = sum(map(len, parts))
+    if size > MAX_HEADER:
+        raise InvalidRequest(f"the message has {size} bytes beside its tensors, the limit is {MAX_HEADER}")
+    return Scanned(b"".join(parts), raw, contents)
+
+
+def _strip(view: memoryview, message: bytes, start: int, end: int) -> tuple[bytes, memoryview | None]:
+    """An input without its typed contents, and those."""
+    at = kept = start
+    fields = 0
+    parts: list[memoryview] = []
+    typed: memoryview | None = None
+    while at < end:
+        fields += 1
+        if fields > MAX_FIELDS:
+            raise InvalidRequest(f"an input has more than {MAX_FIELDS} fields")
+        tag_at = at
+        tag, at = _varint(message, at, end)
+        value_at, at = _skip(message, tag, at, end)
+        if tag == _CONTENTS << 3 | 2:
+            if typed is not None:
+                raise InvalidRequest("an input has typed contents twice")
+            typed = view[value_at:at]
+            parts.append(view[kept:tag_at])
+            kept = at
+    if typed is None:
+        return b"", None
+    parts.append(view[kept:end])
+    return b"".join(parts), typed
+
+
+def _skip(message: bytes, tag: int, at: int, end: int) -> tuple[int, int]:
+    """(start, end) of the value behind a tag."""
+    kind = tag & 7
+    if kind == 2:
+        length, at = _varint(message, at, end)
+        stop = at + length
+    elif kind == 0:
+        _, stop = _varint(message, at, end)
+    elif kind == 1:
+        stop = at + 8
+    elif kind == 5:
+        stop = at + 4
+    else:
+        raise InvalidRequest(f"the message is no ModelInferRequest: wire type {kind} at byte {at}")
+    if stop > end or tag < 8:
+        raise InvalidRequest(f"the message is no ModelInferRequest: a field at byte {at} is cut off or has number 0")
+    return at, stop
+
+
+def _varint(message: bytes, at: int, end: int) -> tuple[int, int]:
+    """(value, position behind it)."""
+    value = shift = 0
+    while at < end:
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            break
+    raise InvalidRequest(f"the message is no ModelInferRequest: bad number before byte {at}")
+
+
+def _encode_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

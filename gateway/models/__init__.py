@@ -1,0 +1,1 @@
+"""Models: manifests, files, versions on their way into traffic."""

@@ -1,0 +1,289 @@
+"""The catalog: every deployment with its versions, from manifest or repository to traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from gateway.errors import NotFound, Unavailable
+from gateway.models.revision import Deployment, Plan, Revision
+from gateway.models.store import Artifact, ArtifactRefused
+from gateway.request import Description, IndexEntry, Signature
+from gateway.routing.table import Route, Table
+from gateway.target import Target, Version
+
+GRACE = 0.3
+"""Seconds that slower targets get to join before a version goes into traffic on the first one."""
+
+log = logging.getLogger(__name__)
+
+
+class Workers(Protocol):
+    """What loading needs of the pool of workers."""
+
+    def resolve(self, entry: str) -> Sequence[str]:
+        """Names of the workers that an entry of ``targets`` means; empty: this device has none."""
+        ...
+
+    def everyone(self) -> Sequence[str]:
+        """All workers, accelerators first, in the order of the device config."""
+        ...
+
+    async def target(self, worker: str, preference: int, suffix: str) -> Target:
+        """A target on this worker, not loaded yet; ``failure`` is set where it can't load such files."""
+        ...
+
+    def load(self, target: Target, name: str, version: str, artifact: Artifact) -> asyncio.Future[Signature]:
+        """Fails with an exception that carries ``message``."""
+        ...
+
+    def unload(self, target: Target) -> None: ...
+
+
+class Catalog:
+    """Owns deployments and the route table. All methods belong to the loop."""
+
+    def __init__(self, table: Table, workers: Workers, emit: Callable[..., None]) -> None:
+        """``emit(kind, message, deployment=..., version=...)`` records an event."""
+        self._table = table
+        self._workers = workers
+        self._emit = emit
+        self._deployments: dict[str, Deployment] = {}
+        self._listeners: list[Callable[[], None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- bringing up and taking down ---------------------------------------------------------------------------
+
+    def offer(self, plan: Plan) -> Revision:
+        """Bring up a version behind the ones that serve. The same label replaces its older content once ready."""
+        deployment = self._deployments.setdefault(plan.name, Deployment(plan.name))
+        revision = Revision(plan, plan.order, last_update=time.time())
+        twin = deployment.serving(plan.version)
+        superseded = deployment.supersede(revision)
+        for each in superseded:
+            self._stop(each)
+        if twin is not None and twin.plan.same_file(plan) and twin.version is not None:
+            revision.adopt(twin)
+            self._become(revision, "ready", "")
+        else:
+            revision.task = self._spawn(self._bring_up(deployment, revision))
+        self._publish(deployment)
+        return revision
+
+    def withdraw(self, name: str, version: str = "") -> list[str]:
+        """Take versions out of traffic and unload them. Empty version: the whole deployment.
+
+        Raises:
+            NotFound: no such deployment or version.
+        """
+        deployment = self._deployments.get(name)
+        if deployment is None:
+            raise NotFound(f"no deployment is called {name!r}")
+        gone = [revision for revision in deployment.revisions if version in ("", revision.label)]
+        if not gone:
+            raise NotFound(f"deployment {name} has no version {version}")
+        for revision in gone:
+            deployment.revisions.remove(revision)
+        if not deployment.revisions:
+            del self._deployments[name]
+        self._publish(deployment)
+        for revision in gone:
+            self._stop(revision)
+            self._emit("version-deleted", "taken out of service", deployment=name, version=revision.label)
+        return sorted({revision.label for revision in gone})
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def settled(self) -> None:
+        """Returns when no version is on its way up any more."""
+        while waiting := [task for task in self._tasks if not task.done()]:
+            await asyncio.wait(waiting)
+
+    async def _bring_up(self, deployment: Deployment, revision: Revision) -> None:
+        plan = revision.plan
+        try:
+            self._become(revision, "verifying" if plan.local else "fetching", "")
+            artifact = await asyncio.to_thread(plan.fetch)
+            revision.sha256 = artifact.sha256
+            self._become(revision, "loading", "")
+            revision.version = await self._load(revision, artifact)
+        except ArtifactRefused as refused:
+            self._become(revision, "failed", str(refused))
+        except _NoTargetLoads as refused:
+            self._become(revision, "failed", str(refused))
+        else:
+            self._become(revision, "ready", "")
+        self._publish(deployment)
+
+    async def _load(self, revision: Revision, artifact: Artifact) -> Version:
+        """Load on all targets at once; a version is up with the first, the others join as they come."""
+        plan = revision.plan
+        targets = await self._targets(plan, artifact.suffix)
+        revision.targets = targets
+        loading = {
+            self._workers.load(target, plan.name, plan.version, artifact): target
+            for target in targets
+            if target.worker is not None and not target.failure
+        }
+        waiting: set[asyncio.Future[Signature]] = set(loading)
+        signature: Signature | None = None
+        while waiting and signature is None:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            signature = next((f.result() for f in done if not f.cancelled() and f.exception() is None), None)
+        if signature is None:
+            raise _NoTargetLoads("; ".join(f"{t.name}: {t.failure or 'no such worker here'}" for t in targets))
+        if waiting:
+            await asyncio.wait(waiting, timeout=GRACE)
+        for future, target in loading.items():
+            future.add_done_callback(lambda late, target=target: _must_agree(target, late, signature))
+        return Version(plan.version, signature, tuple(targets))
+
+    async def _targets(self, plan: Plan, suffix: str) -> list[Target]:
+        targets: list[Target] = []
+        names: dict[str, bool] = {}
+        for entry in plan.targets:
+            workers = self._workers.resolve(entry)
+            names.update((worker, True) for worker in workers if worker not in names)
+            if not workers:
+                names[entry] = False
+        if not plan.targets:
+            names = dict.fromkeys(self._workers.everyone(), True)
+        for name, exists in names.items():
+            if exists:
+                targets.append(await self._workers.target(name, len(targets), suffix))
+            else:
+                targets.append(Target(name, len(targets), None))
+        return targets
+
+    def _stop(self, revision: Revision) -> None:
+        """Nobody is to use it any more: end its loading, or unload it when its last request has left."""
+        if revision.task is not None:
+            revision.task.cancel()
+        if revision.adopted:
+            return  # the same loaded files go on under newer settings
+        unload = self._unloader(revision)
+        if revision.version is not None:
+            revision.version.retire_when_idle(unload)
+        else:
+            unload()
+
+    def _unloader(self, revision: Revision) -> Callable[[], None]:
+        def unload() -> None:
+            for target in revision.targets:
+                if target.worker is not None:
+                    self._workers.unload(target)
+
+        return unload
+
+    def _publish(self, deployment: Deployment) -> None:
+        """Make the routes say what the revisions are; unload what is neither current, previous nor has a share."""
+        for revision in deployment.replaced() + deployment.surplus():
+            if revision in deployment.replaced():
+                deployment.revisions.remove(revision)
+            else:
+                self._become(revision, "unloaded", "neither current nor previous")
+            self._stop(revision)
+            revision.version, revision.task = None, None
+        if deployment.revisions:
+            self._table.routes[deployment.name] = deployment.route()
+        else:
+            self._table.routes.pop(deployment.name, None)
+        self.changed()
+
+    def _become(self, revision: Revision, state: str, reason: str) -> None:
+        revision.state, revision.reason, revision.last_update = state, reason, time.time()
+        message = state + (f": {reason}" if reason else "")
+        self._emit(f"version-{state}", message, deployment=revision.plan.name, version=revision.label)
+
+    def _spawn(self, work: object) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("bringing up a version failed", exc_info=task.exception())
+
+    # -- what others read --------------------------------------------------------------------------------------
+
+    @property
+    def deployments(self) -> Mapping[str, Deployment]:
+        return self._deployments
+
+    def describe(self, name: str, version: str) -> Description:
+        """What a version takes and gives. Raises NotFound, or Unavailable while it is not loaded."""
+        route = self._route(name)
+        label = route.resolve(version)
+        if label is None:
+            raise Unavailable(f"model {name} has no version that is ready")
+        loaded = route.versions.get(label)
+        if loaded is None:
+            if label in route.known:
+                raise Unavailable(f"version {label} of model {name} is not ready")
+            raise NotFound(f"model {name} has no version {version}")
+        versions = tuple(sorted(route.versions))
+        return Description(name, label, versions, loaded.signature)
+
+    def is_ready(self, name: str, version: str) -> bool:
+        """Whether some target can serve it now. Raises NotFound."""
+        route = self._route(name)
+        label = route.resolve(version)
+        loaded = route.versions.get(label) if label is not None else None
+        if loaded is None and label is not None and label not in route.known:
+            raise NotFound(f"model {name} has no version {version}")
+        return loaded is not None and any(target.accepts_work for target in loaded.targets)
+
+    def index(self) -> list[IndexEntry]:
+        states = {"ready": "READY", "failed": "UNAVAILABLE", "unloaded": "UNAVAILABLE"}
+        return [
+            IndexEntry(name, revision.label, states.get(revision.state, "LOADING"), revision.reason)
+            for name, deployment in sorted(self._deployments.items())
+            for revision in deployment.revisions
+        ]
+
+    def serving(self) -> Mapping[str, bool]:
+        """Whether each deployment has a target that can serve its split or its current version."""
+        return {name: any(_usable(v) for v in route.versions.values()) for name, route in self._table.routes.items()}
+
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` whenever ``serving`` may have; returns what ends it."""
+        self._listeners.append(changed)
+        return lambda: self._listeners.remove(changed)
+
+    def changed(self) -> None:
+        for listener in list(self._listeners):
+            listener()
+
+    def _route(self, name: str) -> Route:
+        return self._table.find(name)
+
+
+class _NoTargetLoads(Exception):
+    """Every target refused the file."""
+
+
+def _usable(version: Version) -> bool:
+    return any(target.accepts_work for target in version.targets)
+
+
+def _must_agree(target: Target, future: asyncio.Future[Signature], signature: Signature) -> None:
+    """A target whose file takes or gives other tensors is not the same logical model."""
+    if future.cancelled() or future.exception() is not None:
+        return
+    theirs = future.result()
+    if _names(theirs) != _names(signature):
+        target.failure = f"takes or gives other tensors than the first target: {_names(theirs)}"
+
+
+def _names(signature: Signature) -> tuple[tuple[tuple[str, str], ...], ...]:
+    return tuple(tuple((spec.name, spec.datatype) for spec in side) for side in (signature.inputs, signature.outputs))

@@ -1,0 +1,187 @@
+"""ModelDeployment: what an ``edge.ai/v1`` manifest says. One manifest declares one version of one deployment."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from gateway.typed_config import Problem, Section, show
+
+Name = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="letters, digits, . _ -; at most 128")
+]
+Label = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$", description="an opaque label: semver, number, date")
+]
+Checksum = Annotated[str, Meta(pattern=r"^sha256:[0-9a-fA-F]{64}$", description="sha256: and 64 hex digits")]
+Uri = Annotated[str, Meta(min_length=1, max_length=4096)]
+Percent = Annotated[int, Meta(ge=0, le=100)]
+Ratio = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+SCHEMES = ("file", "http", "https", "s3", "gs", "az", "oci", "hf")
+RESERVED = ("current", "previous")
+"""Aliases in requests, so no version may be called so."""
+_RATE = re.compile(r"(100|[1-9]?[0-9])(\.[0-9]+)?%")
+_ACCELERATORS = {"coral": "edgetpu", "apple-neural-engine": "coreml", "hexagon": "qnn"}
+
+
+def accelerator_kind(alias: str) -> str:
+    """Backend kind of a name in ``hardware.accelerator``: jetson-* is tensorrt, coral edgetpu, ..."""
+    return "tensorrt" if alias.startswith("jetson-") else _ACCELERATORS.get(alias, alias)
+
+
+def _check_uri(uri: str, path: tuple[str, ...]) -> None:
+    scheme = uri.partition(":")[0]
+    if ":" not in uri or scheme not in SCHEMES:
+        raise Problem(path, f"expected a URI with one of {', '.join(SCHEMES)}, got {show(uri)}")
+
+
+class Metadata(Section):
+    """Identity and notes."""
+
+    name: Name
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class ModelFile(Section):
+    """The file of this version."""
+
+    uri: Uri
+    version: Label
+    checksum: Checksum
+
+    def __post_init__(self) -> None:
+        _check_uri(self.uri, ("uri",))
+        if self.version in RESERVED:
+            raise Problem(("version",), f"{show(self.version)} is an alias, a version can't be called so")
+
+
+class Artifact(Section):
+    """Another file of the same version, for one kind of accelerator."""
+
+    accelerator: Name
+    uri: Uri
+    checksum: Checksum
+
+    def __post_init__(self) -> None:
+        _check_uri(self.uri, ("uri",))
+
+
+class Rollback(Section):
+    """When to leave this version by itself, and for which."""
+
+    previous_version: Label | None = None
+    auto_rollback_on_error: bool = False
+    error_threshold: Count | str = 5
+    error_window_seconds: Positive = 60
+    max_latency_ratio: Positive | None = None
+    min_agreement: Ratio | None = None
+    min_accuracy: Ratio | None = None
+    max_drift: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.error_threshold, str) and not _RATE.fullmatch(self.error_threshold):
+            raise Problem(("errorThreshold",), f'expected a count or a rate like "5%", got {show(self.error_threshold)}')
+
+
+class Hardware(Section):
+    """What the version is meant for."""
+
+    accelerator: Name | None = None
+    min_memory_mb: Count | None = field(name="minMemoryMB", default=None)
+
+
+class Latency(Section):
+    """Budget of a request that sets none, and what to do when nobody makes it."""
+
+    budget_ms: Positive | None = None
+    when_infeasible: Literal["best-effort", "reject"] = "best-effort"
+    degrade: Literal["allow", "never"] = "allow"
+
+
+class Traffic(Section):
+    """The version's share of requests."""
+
+    percent: Percent | None = None
+    sticky_by: str = "route-key"
+    shadow: bool = False
+    steps: tuple[Annotated[int, Meta(ge=1, le=100)], ...] = ()
+    step_seconds: Positive = 300
+
+    def __post_init__(self) -> None:
+        if list(self.steps) != sorted(set(self.steps)):
+            raise Problem(("steps",), f"must rise, got {list(self.steps)}")
+
+
+class Tolerance(Section):
+    """How far an answer may be from the golden one: absolute and relative, or by rank, or by angle."""
+
+    rtol: Annotated[float, Meta(ge=0)] | None = None
+    atol: Annotated[float, Meta(ge=0)] | None = None
+    top1: Ratio | None = None
+    cosine: Ratio | None = None
+
+
+class Golden(Section):
+    """Samples that the version must answer right before it gets traffic."""
+
+    uri: Uri
+    tolerance: Tolerance | None = None
+
+    def __post_init__(self) -> None:
+        _check_uri(self.uri, ("uri",))
+
+
+class Batching(Section):
+    """Joining of requests into one run."""
+
+    max_size: Count
+    max_delay_ms: Annotated[float, Meta(ge=0)] = 0
+
+
+class Spec(Section):
+    """The version itself."""
+
+    model: ModelFile
+    rollback: Rollback = Rollback()
+    hardware: Hardware = Hardware()
+    artifacts: tuple[Artifact, ...] = ()
+    targets: tuple[Name, ...] = ()
+    latency: Latency = Latency()
+    traffic: Traffic = Traffic()
+    golden: Golden | None = None
+    batching: Batching | None = None
+
+
+class ModelDeployment(Section):
+    """One version of one deployment, as an ``edge.ai/v1`` manifest declares it."""
+
+    api_version: Literal["edge.ai/v1"]
+    kind: Literal["ModelDeployment"]
+    metadata: Metadata
+    spec: Spec
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def version(self) -> str:
+        return self.spec.model.version
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the model's file, lower case."""
+        return self.spec.model.checksum.removeprefix("sha256:").lower()
+
+    def target_order(self) -> tuple[str, ...]:
+        """Worker names or backend kinds in order of preference: ``targets``, else the accelerator and the CPU."""
+        if self.spec.targets:
+            return tuple(dict.fromkeys(self.spec.targets))
+        accelerator = self.spec.hardware.accelerator
+        return tuple(dict.fromkeys([accelerator_kind(accelerator), "cpu"] if accelerator else ["cpu"]))

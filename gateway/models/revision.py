@@ -1,0 +1,141 @@
+"""Revisions: each content that was ever offered for a version, and which of them serve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.models.store import Artifact
+from gateway.routing.split import Split, shares_of
+from gateway.routing.table import Route
+from gateway.target import Target, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a version should be, from a manifest or from the repository."""
+
+    name: str
+    version: str
+    order: tuple[int, int]
+    """Later is newer: by acceptance for manifests, by number for the repository."""
+    content: str
+    """Changes when the file or the settings do."""
+    file: str
+    """Changes when the file or the targets do: the same file needs no second load."""
+    fetch: Callable[[], Artifact]
+    """Blocks: run it in a thread. Raises ArtifactRefused."""
+    local: bool = True
+    targets: tuple[str, ...] = ()
+    """Worker names or backend kinds; empty: all workers that load such files."""
+    percent: int | None = None
+    budget: float | None = None
+    reject_infeasible: bool = False
+    degrade: str = "allow"
+    checksum: str = ""
+
+    def same_file(self, other: Plan) -> bool:
+        return self.file == other.file
+
+
+@dataclass(slots=True, eq=False)
+class Revision:
+    """One content of one version on its way up or in service.
+
+    ``state``: fetching verifying loading warming ready failed unloaded.
+    """
+
+    plan: Plan
+    order: tuple[int, int]
+    state: str = "fetching"
+    reason: str = ""
+    last_update: float = 0.0
+    sha256: str = ""
+    version: Version | None = None
+    targets: list[Target] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+    adopted: bool = False
+    """Its loaded files belong to a newer revision now."""
+
+    @property
+    def label(self) -> str:
+        return self.plan.version
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "ready" and self.version is not None
+
+    def adopt(self, twin: Revision) -> None:
+        """Take over what an older revision of the same file has loaded."""
+        self.version, self.targets, self.sha256 = twin.version, twin.targets, twin.sha256
+        twin.adopted = True
+
+
+@dataclass(slots=True, eq=False)
+class Deployment:
+    """All revisions of one name, oldest first."""
+
+    name: str
+    revisions: list[Revision] = field(default_factory=list)
+
+    def serving(self, label: str) -> Revision | None:
+        """The revision of this label that is in service."""
+        return next((r for r in reversed(self.revisions) if r.label == label and r.ready), None)
+
+    def newest(self, label: str) -> Revision | None:
+        return next((r for r in reversed(self.revisions) if r.label == label), None)
+
+    def supersede(self, revision: Revision) -> list[Revision]:
+        """Add a revision; returns older ones of its label that never got into service and now never will."""
+        stale = [r for r in self.revisions if r.label == revision.label and not r.ready]
+        self.revisions = [r for r in self.revisions if r not in stale]
+        self.revisions.append(revision)
+        self.revisions.sort(key=lambda r: r.order)
+        return stale
+
+    def replaced(self) -> list[Revision]:
+        """Revisions in service whose label has a newer one in service."""
+        return [r for r in self.revisions if r.ready and self.serving(r.label) is not r]
+
+    def ready(self) -> list[Revision]:
+        """In service, one per label, oldest first."""
+        return [r for r in self.revisions if r.ready and self.serving(r.label) is r]
+
+    @property
+    def current(self) -> Revision | None:
+        """The newest ready one without a percent, which takes all that is left; else the newest with a share."""
+        ready = self.ready()
+        return next((r for r in reversed(ready) if r.plan.percent is None), ready[-1] if ready else None)
+
+    @property
+    def previous(self) -> Revision | None:
+        """The one that was current before."""
+        current = self.current
+        older = [r for r in self.ready() if r is not current and r.plan.percent is None]
+        return older[-1] if older else None
+
+    def surplus(self) -> list[Revision]:
+        """Ready ones that need not stay loaded: neither current nor previous nor with a percent of their own."""
+        kept = (self.current, self.previous)
+        return [r for r in self.ready() if r not in kept and r.plan.percent is None]
+
+    def shares(self) -> list[tuple[str, int]]:
+        previous = self.previous
+        return shares_of([(r.label, r.plan.percent) for r in self.ready() if r is not previous])
+
+    def route(self) -> Route:
+        """What the hot path needs to know, as of now."""
+        current, previous, ready = self.current, self.previous, self.ready()
+        plan = current.plan if current is not None else None
+        return Route(
+            self.name,
+            {r.label: r.version for r in ready if r.version is not None},
+            frozenset(r.label for r in self.revisions),
+            Split(self.shares()),
+            current.label if current else None,
+            previous.label if previous else None,
+            plan.budget if plan else None,
+            plan.reject_infeasible if plan else False,
+            plan.degrade if plan else "allow",
+        )

@@ -1,0 +1,183 @@
+"""The nouns: what comes in (Request), what goes out (Answer), what happened (Outcome)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.errors import Code
+
+Parameter = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, protocol datatype and shape (-1: any size) of a model's input or output."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a version takes and gives, as its worker reported it."""
+
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What clients may know of a loaded version."""
+
+    name: str
+    version: str
+    versions: tuple[str, ...]
+    """All that are loaded."""
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One line of the repository index; ``state`` in Triton's words: READY, LOADING, UNLOADING, UNAVAILABLE."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputTensor:
+    """One tensor as it came in. ``data`` views the bytes of the message: nobody parses or copies them on the way."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+@dataclass(slots=True)
+class Request:
+    """One ModelInfer, checked for form by the front, not yet against the model."""
+
+    model: str
+    version: str
+    """Empty: the split decides; else a version or the alias ``current`` or ``previous``."""
+    id: str
+    inputs: Sequence[InputTensor]
+    outputs: tuple[str, ...]
+    """Names of the wanted outputs; empty: all."""
+    received: float
+    """Monotonic seconds at which the handler began."""
+    nbytes: int
+    """Size of the message."""
+    deadline: float | None = None
+    """gRPC deadline, monotonic seconds; None: the caller set none."""
+    timeout: float | None = None
+    """The ``timeout`` parameter, seconds after ``received``."""
+    priority: int = 5
+    """1 highest to 9."""
+    route_key: str | None = None
+    stream_key: str | None = None
+    degrade: str | None = None
+    """``allow`` or ``never``; None: as the deployment says."""
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """One tensor of an answer; ``data`` views a slot and is valid until ``Answer.release``."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """One try on one target. Times are monotonic seconds; 0 where the stage was not reached."""
+
+    target: str
+    """Worker name."""
+    accelerator: str
+    kind: str
+    started: float
+    ended: float = 0.0
+    run_started: float = 0.0
+    """By the worker's clock, which is ours."""
+    run_ended: float = 0.0
+    worker_received: float = 0.0
+    error: str = ""
+    """Empty: it answered."""
+    reason: str = ""
+    worker_pid: int = 0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What happened to one request: filled on its way, recorded once."""
+
+    model: str
+    received: float
+    request_id: str = ""
+    version: str = ""
+    target: str = ""
+    accelerator: str = ""
+    kind: str = ""
+    degraded: bool = False
+    reason: str = ""
+    """Why the first target did not serve."""
+    code: Code = Code.OK
+    message: str = ""
+    deadline: float = 0.0
+    """Monotonic seconds at which the budget ends; 0: refused before it had one."""
+    budget: float = 0.0
+    """Seconds it had in all."""
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Better-ranked targets passed over, with the reason of each."""
+    counts_against_model: bool = False
+    min_budget: float | None = None
+    finished: float = 0.0
+    traceparent: str | None = None
+    tracestate: str | None = None
+    transport: str = ""
+
+    @property
+    def queue_seconds(self) -> float:
+        """Received until the run that answered began."""
+        last = self.attempts[-1] if self.attempts else None
+        return max(0.0, last.run_started - self.received) if last and last.run_started else 0.0
+
+    @property
+    def compute_seconds(self) -> float:
+        """The run that answered."""
+        last = self.attempts[-1] if self.attempts else None
+        return max(0.0, last.run_ended - last.run_started) if last and last.run_started else 0.0
+
+    @property
+    def total_seconds(self) -> float:
+        return max(0.0, self.finished - self.received)
+
+    @property
+    def budget_left(self) -> float:
+        return self.deadline - self.finished if self.deadline else 0.0
+
+    @property
+    def missed_budget(self) -> bool:
+        """Answered, but late; or not answered in time."""
+        return bool(self.deadline) and (self.finished > self.deadline or self.code is Code.DEADLINE_EXCEEDED)
+
+
+@dataclass(slots=True)
+class Answer:
+    """The tensors of an answer, in a slot that must be given back with ``release()`` once they are copied out."""
+
+    outputs: Sequence[OutputTensor]
+    outcome: Outcome
+    release: Callable[[], None]

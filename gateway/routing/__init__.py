@@ -1,0 +1,1 @@
+"""Routing: name to deployment, split to version, ranking of targets."""

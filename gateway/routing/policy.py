@@ -1,0 +1,85 @@
+"""The policy that ranks: which targets, in which order, and why the better ones were passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.admission.budget import Budget
+from gateway.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Usable targets, best first. ``skipped``: name of each target passed over -> the word for why."""
+
+    targets: tuple[Target, ...]
+    skipped: dict[str, str]
+    feasible: bool
+    """Whether the first one should answer in time."""
+    soonest: float | None
+    """Seconds from now at which the soonest usable target should have answered; None where nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreferredInTime:
+    """Healthy targets that should answer in time, in the manifest's order; then the rest, soonest first."""
+
+    margin: float = 0.001
+    """Seconds of the budget kept back for encoding the reply."""
+
+    def rank(self, targets: Sequence[Target], budget: Budget, now: float, degrade: str) -> Ranking:
+        """Order the targets of one version.
+
+        Args:
+            targets: in the manifest's order.
+            budget: of the request.
+            now: monotonic seconds.
+            degrade: ``never``: only the first target may serve; ``allow``: any.
+        """
+        spendable = budget.remaining(now) - self.margin
+        skipped: dict[str, str] = {}
+        keyed: list[tuple[tuple[bool, bool, float], Target]] = []
+        soonest: float | None = None
+        for target in targets if degrade == "allow" else targets[:1]:
+            state, reason = target.health(now)
+            if not target.accepts_work or reason == "failed":
+                skipped[target.name] = reason
+                continue
+            run = target.estimate.quantile(0.95)
+            wait = target.wait()
+            expected = wait + (run or 0.0)
+            late = expected > spendable
+            if run is not None and (soonest is None or expected < soonest):
+                soonest = expected
+            if state != "ready":
+                skipped[target.name] = reason
+            elif late:
+                skipped[target.name] = "busy" if wait > 0.5 * expected else "slow"
+            keyed.append(((late, state != "ready", expected if late else target.preference), target))
+        keyed.sort(key=_key)
+        ranked = tuple(target for _, target in keyed)
+        feasible = bool(keyed) and not keyed[0][0][0]
+        if ranked:
+            skipped.pop(ranked[0].name, None)
+        return Ranking(ranked, skipped, feasible, soonest)
+
+
+def _key(entry: tuple[tuple[bool, bool, float], Target]) -> tuple[bool, bool, float]:
+    return entry[0]
+
+
+def attempt_time(remaining: float, following: Target | None, margin: float) -> float | None:
+    """Seconds that an attempt may take so that the next target can still answer; None: no limit but its own.
+
+    ``remaining - reserve``, the reserve being the next target's wait and p95 plus the margin. Where even that is
+    more than what is left, moving on could not save the budget, so it is not done. A next target that never ran gets
+    half of what is left.
+    """
+    if following is None:
+        return None
+    run = following.estimate.quantile(0.95)
+    if run is None:
+        return remaining / 2
+    limit = remaining - (following.wait() + run + margin)
+    return limit if limit > 0 else None

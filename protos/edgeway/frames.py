@@ -1,0 +1,274 @@
+"""The link's frames: what gateway and worker say to each other over one ``SOCK_SEQPACKET`` socket.
+
+One packet is one frame; its first byte says which. Control frames carry a protobuf message of ``worker.proto``. The
+frames of an inference are packed by hand, because they are the hot path: packing takes about 2 us, and no tensor byte
+is in them. Tensors lie in a *slot*, a sealed memfd that the gateway made and whose descriptor it sent once.
+
+Times are ``time.monotonic()`` seconds: CLOCK_MONOTONIC is one clock for all processes of a machine.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import List, NamedTuple, Sequence, Tuple
+
+CONTROL = 1
+"""Either way: a ``ToWorker`` or ``ToGateway`` message."""
+SLOT = 2
+"""To the worker, with one file descriptor (SCM_RIGHTS): map this memory."""
+DROP_SLOT = 3
+"""To the worker: unmap this memory. The gateway sends it only when no run uses the slot."""
+INFER = 4
+"""To the worker: run a model on the tensors of a slot."""
+CANCEL = 5
+"""To the worker: nobody waits for this run any more. The reply still comes, and frees the slot."""
+FETCH = 6
+"""To the worker: the outputs did not fit; write them into this other slot."""
+REPLY = 7
+"""To the gateway: the end of a run, or of a fetch."""
+
+OK = 0
+RUNTIME_ERROR = 1
+"""The runtime raised; the message says what."""
+INVALID_INPUT = 2
+"""A BYTES tensor whose elements do not add up. Found by the worker, because only there it is decoded."""
+EXPIRED = 3
+"""The deadline was over before the run began."""
+CANCELLED = 4
+"""The run was ended, or never begun, because of a CANCEL."""
+NEEDS_SLOT = 5
+"""The outputs need ``needed`` bytes; the worker keeps them until FETCH or CANCEL."""
+UNKNOWN_MODEL = 6
+"""The handle is not loaded here (any more)."""
+DEVICE_FAULT = 7
+"""The accelerator failed, not the model: out of memory, lost, reset."""
+
+MAX_TENSORS = 512
+MAX_DIMS = 32
+MAX_FRAME = 176 * 1024
+"""Fits a SEQPACKET packet under the default ``net.core.wmem_default`` of 208 kB."""
+ALIGNMENT = 64
+"""Every tensor in a slot begins at a multiple of this: a cache line, and what ONNX Runtime wants for its kernels."""
+
+_SLOT = struct.Struct("<BxxxIQ")
+_DROP = struct.Struct("<BxxxI")
+_CANCEL = struct.Struct("<BxxxxxxxQ")
+_FETCH = struct.Struct("<BxxxIQQ")
+_INFER = struct.Struct("<BBHHxxIIQQdQ")
+_REPLY = struct.Struct("<BBHxxxxQdddQ")
+_TENSOR = struct.Struct("<HBBxxxxQQ")
+_MAX_MESSAGE = 4096
+
+
+class FrameError(ValueError):
+    """A frame that does not follow the format: the other side is broken and its link must be closed."""
+
+
+class TensorPlace(NamedTuple):
+    """Where one tensor lies in a slot."""
+
+    index: int
+    """Position among the model's inputs (or outputs)."""
+    dtype: int
+    """Code of the datatype, see ``edgeway.tensors``."""
+    shape: Tuple[int, ...]
+    offset: int
+    """Bytes from the start of the slot."""
+    nbytes: int
+
+
+class Infer(NamedTuple):
+    """One run: which model, on which tensors, until when."""
+
+    request_id: int
+    model: int
+    """Handle that the gateway gave in ``Load``."""
+    slot: int
+    out_offset: int
+    """First byte of the slot that outputs may use."""
+    deadline: float
+    """Monotonic seconds; a run that has not begun by then is dropped."""
+    priority: int
+    """1 (highest) to 9."""
+    inputs: Sequence[TensorPlace]
+    outputs: Sequence[int]
+    """Positions of the wanted outputs; empty means all."""
+
+
+class Reply(NamedTuple):
+    """How a run ended."""
+
+    request_id: int
+    status: int
+    received: float
+    """When the worker took the frame from the link (monotonic seconds)."""
+    started: float
+    """When the run began; 0 if it never did."""
+    finished: float
+    needed: int
+    """Bytes that the outputs need, with NEEDS_SLOT."""
+    outputs: Sequence[TensorPlace]
+    message: str
+    """Why, for every status that is not OK."""
+
+
+def aligned(offset: int) -> int:
+    """The next offset at which a tensor may begin."""
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+def kind(frame: bytes) -> int:
+    """First byte of a frame.
+
+    Raises:
+        FrameError: the frame is empty.
+    """
+    if not frame:
+        raise FrameError("empty frame")
+    return frame[0]
+
+
+def pack_control(message: bytes) -> bytes:
+    """A control frame around a serialized ``ToWorker`` or ``ToGateway``."""
+    return bytes((CONTROL,)) + message
+
+
+def unpack_control(frame: bytes) -> bytes:
+    return frame[1:]
+
+
+def pack_slot(slot: int, size: int) -> bytes:
+    return _SLOT.pack(SLOT, slot, size)
+
+
+def unpack_slot(frame: bytes) -> Tuple[int, int]:
+    """(slot, size in bytes)."""
+    _, slot, size = _unpack(_SLOT, frame)
+    return slot, size
+
+
+def pack_drop_slot(slot: int) -> bytes:
+    return _DROP.pack(DROP_SLOT, slot)
+
+
+def unpack_drop_slot(frame: bytes) -> int:
+    return int(_unpack(_DROP, frame)[1])
+
+
+def pack_cancel(request_id: int) -> bytes:
+    return _CANCEL.pack(CANCEL, request_id)
+
+
+def unpack_cancel(frame: bytes) -> int:
+    return int(_unpack(_CANCEL, frame)[1])
+
+
+def pack_fetch(request_id: int, slot: int, out_offset: int) -> bytes:
+    return _FETCH.pack(FETCH, slot, request_id, out_offset)
+
+
+def unpack_fetch(frame: bytes) -> Tuple[int, int, int]:
+    """(request id, slot, first byte of the slot that outputs may use)."""
+    _, slot, request_id, out_offset = _unpack(_FETCH, frame)
+    return request_id, slot, out_offset
+
+
+def pack_infer(infer: Infer) -> bytes:
+    """The frame of one run.
+
+    Raises:
+        FrameError: more tensors or dimensions than a frame may carry.
+    """
+    if len(infer.inputs) > MAX_TENSORS or len(infer.outputs) > MAX_TENSORS:
+        raise FrameError(f"at most {MAX_TENSORS} inputs and outputs, got {len(infer.inputs)} and {len(infer.outputs)}")
+    head = _INFER.pack(
+        INFER,
+        infer.priority,
+        len(infer.inputs),
+        len(infer.outputs),
+        infer.model,
+        infer.slot,
+        infer.request_id,
+        infer.out_offset,
+        infer.deadline,
+        0,
+    )
+    wanted = struct.pack(f"<{len(infer.outputs)}H", *infer.outputs) if infer.outputs else b""
+    frame = b"".join([head, *map(_pack_tensor, infer.inputs), wanted])
+    if len(frame) > MAX_FRAME:
+        raise FrameError(f"frame of {len(frame)} bytes, at most {MAX_FRAME}")
+    return frame
+
+
+def unpack_infer(frame: bytes) -> Infer:
+    """Read what ``pack_infer`` wrote.
+
+    Raises:
+        FrameError: cut off, too long, or counts beyond the limits.
+    """
+    _, priority, n_inputs, n_outputs, model, slot, request_id, out_offset, deadline, _ = _unpack(
+        _INFER, frame, exact=False
+    )
+    inputs, at = _unpack_tensors(frame, _INFER.size, n_inputs)
+    if len(frame) != at + 2 * n_outputs:
+        raise FrameError(f"infer frame of {len(frame)} bytes, expected {at + 2 * n_outputs}")
+    outputs = struct.unpack_from(f"<{n_outputs}H", frame, at) if n_outputs else ()
+    return Infer(request_id, model, slot, out_offset, deadline, priority, inputs, outputs)
+
+
+def pack_reply(reply: Reply) -> bytes:
+    """The frame that ends a run; a message longer than 4096 bytes is cut."""
+    head = _REPLY.pack(
+        REPLY,
+        reply.status,
+        len(reply.outputs),
+        reply.request_id,
+        reply.received,
+        reply.started,
+        reply.finished,
+        reply.needed,
+    )
+    return b"".join([head, *map(_pack_tensor, reply.outputs), reply.message.encode("utf-8", "replace")[:_MAX_MESSAGE]])
+
+
+def unpack_reply(frame: bytes) -> Reply:
+    """Read what ``pack_reply`` wrote.
+
+    Raises:
+        FrameError: cut off, or counts beyond the limits.
+    """
+    _, status, n_outputs, request_id, received, started, finished, needed = _unpack(_REPLY, frame, exact=False)
+    outputs, at = _unpack_tensors(frame, _REPLY.size, n_outputs)
+    message = frame[at:].decode("utf-8", "replace")
+    return Reply(request_id, status, received, started, finished, needed, outputs, message)
+
+
+def _pack_tensor(place: TensorPlace) -> bytes:
+    index, dtype, shape, offset, nbytes = place
+    if len(shape) > MAX_DIMS:
+        raise FrameError(f"at most {MAX_DIMS} dimensions, got {len(shape)}")
+    head = _TENSOR.pack(index, dtype, len(shape), offset, nbytes)
+    return head + struct.pack(f"<{len(shape)}Q", *shape) if shape else head
+
+
+def _unpack_tensors(frame: bytes, at: int, count: int) -> Tuple[List[TensorPlace], int]:
+    if count > MAX_TENSORS:
+        raise FrameError(f"at most {MAX_TENSORS} tensors, got {count}")
+    places: List[TensorPlace] = []
+    try:
+        for _ in range(count):
+            index, dtype, ndim, offset, nbytes = _TENSOR.unpack_from(frame, at)
+            if ndim > MAX_DIMS:
+                raise FrameError(f"at most {MAX_DIMS} dimensions, got {ndim}")
+            shape = struct.unpack_from(f"<{ndim}Q", frame, at + _TENSOR.size) if ndim else ()
+            at += _TENSOR.size + 8 * ndim
+            places.append(TensorPlace(index, dtype, shape, offset, nbytes))
+    except struct.error as cut:
+        raise FrameError(f"frame cut off: {cut}") from cut
+    return places, at
+
+
+def _unpack(form: struct.Struct, frame: bytes, exact: bool = True) -> Tuple[int, ...]:
+    if len(frame) < form.size or (exact and len(frame) != form.size):
+        raise FrameError(f"frame of kind {kind(frame)} has {len(frame)} bytes, expected {form.size}")
+    return form.unpack_from(frame)

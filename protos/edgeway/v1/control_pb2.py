@@ -1,0 +1,90 @@
+"""Generated from edgeway/v1/control.proto by protos/generate.py: do not edit."""
+
+from google.protobuf.message_factory import GetMessageClass
+
+from edgeway.v1.pool import POOL
+from edgeway.v1.service import Method
+
+_FILE = POOL.AddSerializedFile(
+    b'\n\x18edgeway/v1/control.proto\x12\nedgeway.v1",\n\x0cApplyRequest\x12\x1c\n\tmanifests\x18\x01 \x03(\tR\tmanifests"Z\n\rApplyRes'
+    b'ponse\x12-\n\x07applied\x18\x01 \x03(\x0b2\x13.edgeway.v1.AppliedR\x07applied\x12\x1a\n\x08warnings\x18\x02 \x03(\tR\x08warnings"Q\n\x07Applied\x12\x12\n\x04n'
+    b'ame\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x18\n\x07changed\x18\x03 \x01(\x08R\x07changed"=\n\rDeleteRequest\x12\x12\n\x04name\x18\x01 \x01'
+    b'(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version",\n\x0eDeleteResponse\x12\x1a\n\x08versions\x18\x01 \x03(\tR\x08versions" \n\nGetRequest\x12\x12'
+    b'\n\x04name\x18\x01 \x01(\tR\x04name"d\n\x07Latency\x12\x15\n\x06p50_ms\x18\x01 \x01(\x01R\x05p50Ms\x12\x15\n\x06p95_ms\x18\x02 \x01(\x01R\x05p95Ms\x12\x15\n\x06p99_ms\x18\x03 \x01(\x01R\x05p99'
+    b'Ms\x12\x14\n\x05count\x18\x04 \x01(\x04R\x05count"\xcb\x03\n\rVersionStatus\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n\x06re'
+    b'ason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07percent\x18\x04 \x01(\x05R\x07percent\x12\x18\n\x07current\x18\x05 \x01(\x08R\x07current\x12\x1a\n\x08previous\x18\x06 \x01(\x08R\x08previo'
+    b'us\x12\x1a\n\x08checksum\x18\x07 \x01(\tR\x08checksum\x12\x1f\n\x0blast_update\x18\x08 \x01(\x01R\nlastUpdate\x12\x1a\n\x08requests\x18\t \x01(\x04R\x08requests\x12\x16\n\x06e'
+    b'rrors\x18\n \x01(\x04R\x06errors\x12-\n\x07latency\x18\x0b \x01(\x0b2\x13.edgeway.v1.LatencyR\x07latency\x12\x1f\n\x08accuracy\x18\x0c \x01(\x01H\x00R\x08accuracy'
+    b'\x88\x01\x01\x12\x19\n\x05drift\x18\r \x01(\x01H\x01R\x05drift\x88\x01\x01\x12!\n\tagreement\x18\x0e \x01(\x01H\x02R\tagreement\x88\x01\x01B\x0b\n\t_accuracyB\x08\n\x06_driftB\x0c\n\n_agr'
+    b'eement"]\n\x10DeploymentStatus\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x125\n\x08versions\x18\x02 \x03(\x0b2\x19.edgeway.v1.VersionStatusR\x08ver'
+    b'sions"X\n\x16GetDeploymentsResponse\x12>\n\x0bdeployments\x18\x01 \x03(\x0b2\x1c.edgeway.v1.DeploymentStatusR\x0bdeployments"'
+    b'\x8c\x02\n\x0cTargetStatus\x12\x1e\n\ndeployment\x18\x01 \x01(\tR\ndeployment\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x16\n\x06worker\x18\x03 \x01(\tR\x06work'
+    b'er\x12\x14\n\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x14\n\x05since\x18\x06 \x01(\x01R\x05since\x12\x1e\n\x0bwait_p95_ms\x18\x07 \x01(\x01R\twai'
+    b'tP95Ms\x12\x1c\n\nrun_p95_ms\x18\x08 \x01(\x01R\x08runP95Ms\x12\x14\n\x05share\x18\t \x01(\x01R\x05share\x12\x12\n\x04kind\x18\n \x01(\tR\x04kind"H\n\x12GetTargetsResp'
+    b'onse\x122\n\x07targets\x18\x01 \x03(\x0b2\x18.edgeway.v1.TargetStatusR\x07targets"\x8b\x03\n\x11AcceleratorStatus\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06'
+    b'worker\x12\x18\n\x07backend\x18\x02 \x01(\tR\x07backend\x12\x12\n\x04kind\x18\x03 \x01(\tR\x04kind\x12\x10\n\x03pid\x18\x04 \x01(\x05R\x03pid\x12\x14\n\x05state\x18\x05 \x01(\tR\x05state\x12\x16\n\x06'
+    b'reason\x18\x06 \x01(\tR\x06reason\x12\x14\n\x05since\x18\x07 \x01(\x01R\x05since\x12\x12\n\x04band\x18\x08 \x01(\tR\x04band\x12(\n\rtemperature_c\x18\t \x01(\x01H\x00R\x0ctempera'
+    b'tureC\x88\x01\x01\x12\x1a\n\x08restarts\x18\n \x01(\rR\x08restarts\x12\x1b\n\tin_flight\x18\x0b \x01(\rR\x08inFlight\x12\x1f\n\x0bqueue_depth\x18\x0c \x01(\rR\nqueueDep'
+    b'th\x12\x16\n\x06device\x18\r \x01(\tR\x06device\x12\x18\n\x07runtime\x18\x0e \x01(\tR\x07runtimeB\x10\n\x0e_temperature_c"\\\n\x17GetAcceleratorsRespons'
+    b'e\x12A\n\x0caccelerators\x18\x01 \x03(\x0b2\x1d.edgeway.v1.AcceleratorStatusR\x0caccelerators"\xb7\x01\n\x05Event\x12\x12\n\x04time\x18\x01 \x01(\x01R\x04ti'
+    b'me\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1e\n\ndeployment\x18\x03 \x01(\tR\ndeployment\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\x16\n\x06worker\x18\x05 \x01(\t'
+    b'R\x06worker\x12\x18\n\x07message\x18\x06 \x01(\tR\x07message\x12\x1a\n\x08sequence\x18\x07 \x01(\x04R\x08sequence">\n\x11GetEventsResponse\x12)\n\x06events\x18\x01 '
+    b'\x03(\x0b2\x11.edgeway.v1.EventR\x06events"*\n\x12WatchEventsRequest\x12\x14\n\x05after\x18\x01 \x01(\x04R\x05after">\n\x0ePromoteRequest\x12\x12\n\x04'
+    b'name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version"5\n\x0fRollbackRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n\x02to\x18\x02 \x01(\tR\x02t'
+    b'o"\xa9\x01\n\x11SetTrafficRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12D\n\x07percent\x18\x02 \x03(\x0b2*.edgeway.v1.SetTrafficRequest.Perc'
+    b'entEntryR\x07percent\x1a:\n\x0cPercentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01"*\n\x0eChangeResponse\x12'
+    b'\x18\n\x07message\x18\x01 \x01(\tR\x07message"\x0e\n\x0cDrainRequest"\x0f\n\rDrainResponse"Z\n\x0fFeedbackRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04nam'
+    b'e\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x14\n\x05label\x18\x03 \x01(\tR\x05label2\xc8\x06\n\x07Control\x12<\n\x05Apply\x12\x18.edgeway.v1.ApplyRe'
+    b'quest\x1a\x19.edgeway.v1.ApplyResponse\x12?\n\x06Delete\x12\x19.edgeway.v1.DeleteRequest\x1a\x1a.edgeway.v1.DeleteRespons'
+    b'e\x12L\n\x0eGetDeployments\x12\x16.edgeway.v1.GetRequest\x1a".edgeway.v1.GetDeploymentsResponse\x12D\n\nGetTargets\x12\x16.'
+    b'edgeway.v1.GetRequest\x1a\x1e.edgeway.v1.GetTargetsResponse\x12N\n\x0fGetAccelerators\x12\x16.edgeway.v1.GetRequest'
+    b'\x1a#.edgeway.v1.GetAcceleratorsResponse\x12B\n\tGetEvents\x12\x16.edgeway.v1.GetRequest\x1a\x1d.edgeway.v1.GetEvent'
+    b'sResponse\x12B\n\x0bWatchEvents\x12\x1e.edgeway.v1.WatchEventsRequest\x1a\x11.edgeway.v1.Event0\x01\x12A\n\x07Promote\x12\x1a.edgew'
+    b'ay.v1.PromoteRequest\x1a\x1a.edgeway.v1.ChangeResponse\x12C\n\x08Rollback\x12\x1b.edgeway.v1.RollbackRequest\x1a\x1a.edge'
+    b'way.v1.ChangeResponse\x12G\n\nSetTraffic\x12\x1d.edgeway.v1.SetTrafficRequest\x1a\x1a.edgeway.v1.ChangeResponse\x12<'
+    b'\n\x05Drain\x12\x18.edgeway.v1.DrainRequest\x1a\x19.edgeway.v1.DrainResponse\x12C\n\x08Feedback\x12\x1b.edgeway.v1.FeedbackRe'
+    b'quest\x1a\x1a.edgeway.v1.ChangeResponseb\x06proto3'
+)
+DESCRIPTOR = POOL.FindFileByName('edgeway/v1/control.proto')
+
+ApplyRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['ApplyRequest'])
+ApplyResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['ApplyResponse'])
+Applied = GetMessageClass(DESCRIPTOR.message_types_by_name['Applied'])
+DeleteRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['DeleteRequest'])
+DeleteResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['DeleteResponse'])
+GetRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['GetRequest'])
+Latency = GetMessageClass(DESCRIPTOR.message_types_by_name['Latency'])
+VersionStatus = GetMessageClass(DESCRIPTOR.message_types_by_name['VersionStatus'])
+DeploymentStatus = GetMessageClass(DESCRIPTOR.message_types_by_name['DeploymentStatus'])
+GetDeploymentsResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['GetDeploymentsResponse'])
+TargetStatus = GetMessageClass(DESCRIPTOR.message_types_by_name['TargetStatus'])
+GetTargetsResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['GetTargetsResponse'])
+AcceleratorStatus = GetMessageClass(DESCRIPTOR.message_types_by_name['AcceleratorStatus'])
+GetAcceleratorsResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['GetAcceleratorsResponse'])
+Event = GetMessageClass(DESCRIPTOR.message_types_by_name['Event'])
+GetEventsResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['GetEventsResponse'])
+WatchEventsRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['WatchEventsRequest'])
+PromoteRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['PromoteRequest'])
+RollbackRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['RollbackRequest'])
+SetTrafficRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['SetTrafficRequest'])
+ChangeResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['ChangeResponse'])
+DrainRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['DrainRequest'])
+DrainResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['DrainResponse'])
+FeedbackRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['FeedbackRequest'])
+
+SERVICES = {
+    'edgeway.v1.Control': {
+        'Apply': Method('/edgeway.v1.Control/Apply', ApplyRequest, ApplyResponse, False, False),
+        'Delete': Method('/edgeway.v1.Control/Delete', DeleteRequest, DeleteResponse, False, False),
+        'GetDeployments': Method('/edgeway.v1.Control/GetDeployments', GetRequest, GetDeploymentsResponse, False, False),
+        'GetTargets': Method('/edgeway.v1.Control/GetTargets', GetRequest, GetTargetsResponse, False, False),
+        'GetAccelerators': Method('/edgeway.v1.Control/GetAccelerators', GetRequest, GetAcceleratorsResponse, False, False),
+        'GetEvents': Method('/edgeway.v1.Control/GetEvents', GetRequest, GetEventsResponse, False, False),
+        'WatchEvents': Method('/edgeway.v1.Control/WatchEvents', WatchEventsRequest, Event, False, True),
+        'Promote': Method('/edgeway.v1.Control/Promote', PromoteRequest, ChangeResponse, False, False),
+        'Rollback': Method('/edgeway.v1.Control/Rollback', RollbackRequest, ChangeResponse, False, False),
+        'SetTraffic': Method('/edgeway.v1.Control/SetTraffic', SetTrafficRequest, ChangeResponse, False, False),
+        'Drain': Method('/edgeway.v1.Control/Drain', DrainRequest, DrainResponse, False, False),
+        'Feedback': Method('/edgeway.v1.Control/Feedback', FeedbackRequest, ChangeResponse, False, False),
+    },
+}

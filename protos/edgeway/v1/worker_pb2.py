@@ -1,0 +1,43 @@
+"""Generated from edgeway/v1/worker.proto by protos/generate.py: do not edit."""
+
+from google.protobuf.message_factory import GetMessageClass
+
+from edgeway.v1.pool import POOL
+
+_FILE = POOL.AddSerializedFile(
+    b'\n\x17edgeway/v1/worker.proto\x12\nedgeway.v1"R\n\nTensorSpec\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08datatype\x18\x02 \x01(\tR\x08datat'
+    b'ype\x12\x14\n\x05shape\x18\x03 \x03(\x03R\x05shape"\xd0\x01\n\x05Hello\x12\x18\n\x07backend\x18\x01 \x01(\tR\x07backend\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n\x03pid\x18\x03 \x01(\x05R\x03'
+    b'pid\x12\x1c\n\tinstances\x18\x04 \x01(\x05R\tinstances\x12\x18\n\x07runtime\x18\x05 \x01(\tR\x07runtime\x12\x16\n\x06device\x18\x06 \x01(\tR\x06device\x12\x18\n\x07formats\x18\x07'
+    b' \x03(\tR\x07formats\x12\x1d\n\ncan_cancel\x18\x08 \x01(\x08R\tcanCancel"\x97\x01\n\x04Load\x12\x14\n\x05model\x18\x01 \x01(\rR\x05model\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12'
+    b'\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x12\n\x04path\x18\x04 \x01(\tR\x04path\x12\x16\n\x06sha256\x18\x05 \x01(\tR\x06sha256\x12\x1f\n\x0bwarmup_runs\x18\x06 \x01(\rR\nwarm'
+    b'upRuns"\x89\x02\n\x06Loaded\x12\x14\n\x05model\x18\x01 \x01(\rR\x05model\x12\x1a\n\x08platform\x18\x02 \x01(\tR\x08platform\x12.\n\x06inputs\x18\x03 \x03(\x0b2\x16.edgeway.v1'
+    b'.TensorSpecR\x06inputs\x120\n\x07outputs\x18\x04 \x03(\x0b2\x16.edgeway.v1.TensorSpecR\x07outputs\x12!\n\x0cmemory_bytes\x18\x05 \x01(\x04R\x0bmem'
+    b'oryBytes\x12!\n\x0cload_seconds\x18\x06 \x01(\x01R\x0bloadSeconds\x12%\n\x0ewarmup_seconds\x18\x07 \x03(\x01R\rwarmupSeconds"\xde\x01\n\nLoadFaile'
+    b'd\x12\x14\n\x05model\x18\x01 \x01(\rR\x05model\x125\n\x06reason\x18\x02 \x01(\x0e2\x1d.edgeway.v1.LoadFailed.ReasonR\x06reason\x12\x18\n\x07message\x18\x03 \x01(\tR'
+    b'\x07message"i\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0c\n\x08REJECTED\x10\x01\x12\x0c\n\x08CHECKSUM\x10\x02\x12\x0e\n\nUNREADABLE\x10\x03\x12\n\n\x06MEMORY'
+    b'\x10\x04\x12\x0f\n\x0bUNAVAILABLE\x10\x05"\x1e\n\x06Unload\x12\x14\n\x05model\x18\x01 \x01(\rR\x05model" \n\x08Unloaded\x12\x14\n\x05model\x18\x01 \x01(\rR\x05model"\xb3\x02\n\x06Report'
+    b'\x12+\n\x04band\x18\x01 \x01(\x0e2\x17.edgeway.v1.Report.BandR\x04band\x12#\n\rtemperature_c\x18\x02 \x01(\x01R\x0ctemperatureC\x12\x16\n\x06queued\x18\x03 \x01'
+    b"(\rR\x06queued\x12\x18\n\x07running\x18\x04 \x01(\rR\x07running\x12'\n\x0fbacklog_seconds\x18\x05 \x01(\x01R\x0ebacklogSeconds\x12%\n\x0eresident_bytes\x18"
+    b'\x06 \x01(\x04R\rresidentBytes\x12\x12\n\x04lost\x18\x07 \x01(\tR\x04lost"A\n\x04Band\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07NOMINAL\x10\x01\x12\x08\n\x04WARM\x10\x02\x12\x07\n\x03HOT\x10\x03\x12\x0c\n'
+    b'\x08CRITICAL\x10\x04"\'\n\tHeartbeat\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence"\n\n\x08Shutdown"\xd6\x01\n\x08ToWorker\x12&\n\x04load\x18\x01 \x01(\x0b2\x10.ed'
+    b'geway.v1.LoadH\x00R\x04load\x12,\n\x06unload\x18\x02 \x01(\x0b2\x12.edgeway.v1.UnloadH\x00R\x06unload\x125\n\theartbeat\x18\x03 \x01(\x0b2\x15.edgeway'
+    b'.v1.HeartbeatH\x00R\theartbeat\x122\n\x08shutdown\x18\x04 \x01(\x0b2\x14.edgeway.v1.ShutdownH\x00R\x08shutdownB\t\n\x07message"\xc3\x02\n\tTo'
+    b'Gateway\x12)\n\x05hello\x18\x01 \x01(\x0b2\x11.edgeway.v1.HelloH\x00R\x05hello\x12,\n\x06loaded\x18\x02 \x01(\x0b2\x12.edgeway.v1.LoadedH\x00R\x06loaded'
+    b'\x129\n\x0bload_failed\x18\x03 \x01(\x0b2\x16.edgeway.v1.LoadFailedH\x00R\nloadFailed\x122\n\x08unloaded\x18\x04 \x01(\x0b2\x14.edgeway.v1.Unloa'
+    b'dedH\x00R\x08unloaded\x12,\n\x06report\x18\x05 \x01(\x0b2\x12.edgeway.v1.ReportH\x00R\x06report\x125\n\theartbeat\x18\x06 \x01(\x0b2\x15.edgeway.v1.He'
+    b'artbeatH\x00R\theartbeatB\t\n\x07messageb\x06proto3'
+)
+DESCRIPTOR = POOL.FindFileByName('edgeway/v1/worker.proto')
+
+TensorSpec = GetMessageClass(DESCRIPTOR.message_types_by_name['TensorSpec'])
+Hello = GetMessageClass(DESCRIPTOR.message_types_by_name['Hello'])
+Load = GetMessageClass(DESCRIPTOR.message_types_by_name['Load'])
+Loaded = GetMessageClass(DESCRIPTOR.message_types_by_name['Loaded'])
+LoadFailed = GetMessageClass(DESCRIPTOR.message_types_by_name['LoadFailed'])
+Unload = GetMessageClass(DESCRIPTOR.message_types_by_name['Unload'])
+Unloaded = GetMessageClass(DESCRIPTOR.message_types_by_name['Unloaded'])
+Report = GetMessageClass(DESCRIPTOR.message_types_by_name['Report'])
+Heartbeat = GetMessageClass(DESCRIPTOR.message_types_by_name['Heartbeat'])
+Shutdown = GetMessageClass(DESCRIPTOR.message_types_by_name['Shutdown'])
+ToWorker = GetMessageClass(DESCRIPTOR.message_types_by_name['ToWorker'])
+ToGateway = GetMessageClass(DESCRIPTOR.message_types_by_name['ToGateway'])

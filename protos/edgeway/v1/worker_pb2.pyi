@@ -1,0 +1,176 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class TensorSpec(_message.Message):
+    __slots__ = ("name", "datatype", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATATYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    datatype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("backend", "kind", "pid", "instances", "runtime", "device", "formats", "can_cancel")
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    FORMATS_FIELD_NUMBER: _ClassVar[int]
+    CAN_CANCEL_FIELD_NUMBER: _ClassVar[int]
+    backend: str
+    kind: str
+    pid: int
+    instances: int
+    runtime: str
+    device: str
+    formats: _containers.RepeatedScalarFieldContainer[str]
+    can_cancel: bool
+    def __init__(self, backend: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., instances: _Optional[int] = ..., runtime: _Optional[str] = ..., device: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., can_cancel: bool = ...) -> None: ...
+
+class Load(_message.Message):
+    __slots__ = ("model", "name", "version", "path", "sha256", "warmup_runs")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_RUNS_FIELD_NUMBER: _ClassVar[int]
+    model: int
+    name: str
+    version: str
+    path: str
+    sha256: str
+    warmup_runs: int
+    def __init__(self, model: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., sha256: _Optional[str] = ..., warmup_runs: _Optional[int] = ...) -> None: ...
+
+class Loaded(_message.Message):
+    __slots__ = ("model", "platform", "inputs", "outputs", "memory_bytes", "load_seconds", "warmup_seconds")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PLATFORM_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    model: int
+    platform: str
+    inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    memory_bytes: int
+    load_seconds: float
+    warmup_seconds: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, model: _Optional[int] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., memory_bytes: _Optional[int] = ..., load_seconds: _Optional[float] = ..., warmup_seconds: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class LoadFailed(_message.Message):
+    __slots__ = ("model", "reason", "message")
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REASON_UNSPECIFIED: _ClassVar[LoadFailed.Reason]
+        REJECTED: _ClassVar[LoadFailed.Reason]
+        CHECKSUM: _ClassVar[LoadFailed.Reason]
+        UNREADABLE: _ClassVar[LoadFailed.Reason]
+        MEMORY: _ClassVar[LoadFailed.Reason]
+        UNAVAILABLE: _ClassVar[LoadFailed.Reason]
+    REASON_UNSPECIFIED: LoadFailed.Reason
+    REJECTED: LoadFailed.Reason
+    CHECKSUM: LoadFailed.Reason
+    UNREADABLE: LoadFailed.Reason
+    MEMORY: LoadFailed.Reason
+    UNAVAILABLE: LoadFailed.Reason
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    model: int
+    reason: LoadFailed.Reason
+    message: str
+    def __init__(self, model: _Optional[int] = ..., reason: _Optional[_Union[LoadFailed.Reason, str]] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Unload(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: int
+    def __init__(self, model: _Optional[int] = ...) -> None: ...
+
+class Unloaded(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: int
+    def __init__(self, model: _Optional[int] = ...) -> None: ...
+
+class Report(_message.Message):
+    __slots__ = ("band", "temperature_c", "queued", "running", "backlog_seconds", "resident_bytes", "lost")
+    class Band(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNKNOWN: _ClassVar[Report.Band]
+        NOMINAL: _ClassVar[Report.Band]
+        WARM: _ClassVar[Report.Band]
+        HOT: _ClassVar[Report.Band]
+        CRITICAL: _ClassVar[Report.Band]
+    UNKNOWN: Report.Band
+    NOMINAL: Report.Band
+    WARM: Report.Band
+    HOT: Report.Band
+    CRITICAL: Report.Band
+    BAND_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    band: Report.Band
+    temperature_c: float
+    queued: int
+    running: int
+    backlog_seconds: float
+    resident_bytes: int
+    lost: str
+    def __init__(self, band: _Optional[_Union[Report.Band, str]] = ..., temperature_c: _Optional[float] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., backlog_seconds: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., lost: _Optional[str] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class Shutdown(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ToWorker(_message.Message):
+    __slots__ = ("load", "unload", "heartbeat", "shutdown")
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    UNLOAD_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    SHUTDOWN_FIELD_NUMBER: _ClassVar[int]
+    load: Load
+    unload: Unload
+    heartbeat: Heartbeat
+    shutdown: Shutdown
+    def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., unload: _Optional[_Union[Unload, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ...) -> None: ...
+
+class ToGateway(_message.Message):
+    __slots__ = ("hello", "loaded", "load_failed", "unloaded", "report", "heartbeat")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FAILED_FIELD_NUMBER: _ClassVar[int]
+    UNLOADED_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    loaded: Loaded
+    load_failed: LoadFailed
+    unloaded: Unloaded
+    report: Report
+    heartbeat: Heartbeat
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., load_failed: _Optional[_Union[LoadFailed, _Mapping]] = ..., unloaded: _Optional[_Union[Unloaded, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Worker processes: one per accelerator, each driving one backend."""

@@ -1,0 +1,61 @@
+"""A worker process: ``python -m workers --backend cpu --link-fd 5 --settings '{...}'``; ``--probe`` lists backends."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from dataclasses import asdict
+from typing import Any, Dict, List, Optional
+
+from workers import process
+from workers.backend import BackendError, Settings
+from workers.registry import find, probe_all
+from workers.service import Service
+
+_MB = 1 << 20
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
+    parser.add_argument("--backend", help="which backend to drive, or to probe alone")
+    parser.add_argument("--probe", action="store_true", help="print as JSON what each backend could do here, and why not")
+    parser.add_argument("--link-fd", type=int, help="descriptor of the SEQPACKET socket to the gateway")
+    parser.add_argument("--settings", default="{}", help="JSON, as the gateway makes it of the device config")
+    options = parser.parse_args(arguments)
+    if options.probe:
+        probes = probe_all(options.backend)
+        print(json.dumps([{"backend": name, "kind": kind, **asdict(probe)} for name, (kind, probe) in probes.items()]))
+        return 0
+    if options.backend is None or options.link_fd is None:
+        parser.error("--backend and --link-fd are needed; the gateway starts workers by itself")
+    return serve(options.backend, options.link_fd, json.loads(options.settings))
+
+
+def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
+    """Drive the backend until the gateway closes the link; exit code 3 where the backend can't start."""
+    process.die_with_parent(int(raw.get("parentPid", os.getppid())))
+    process.calm(int(raw.get("nice", 0)), [int(cpu) for cpu in raw.get("cpus", ())])
+    settings = Settings(
+        name=str(raw.get("name", backend_name)),
+        threads=max(1, int(raw.get("threads") or 1)),
+        instances=max(1, int(raw.get("instances") or 1)),
+        memory_limit=int(raw.get("memoryLimitMB") or 0) * _MB,
+        options=dict(raw.get("options") or {}),
+    )
+    try:
+        backend = find(backend_name)(settings)
+    except BackendError as unavailable:
+        print(f"{backend_name}: {unavailable}", file=sys.stderr)
+        return 3
+    process.limit_memory(settings.memory_limit)
+    connection = socket.socket(fileno=link_fd)
+    connection.set_inheritable(False)
+    Service(connection, backend, settings).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

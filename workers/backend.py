@@ -1,0 +1,157 @@
+"""What a backend is: the plugin that drives one accelerator's runtime.
+
+A backend has four verbs: ``probe`` (what is here?), ``load`` (a file becomes a model), ``Model.run`` and
+``Model.close``. Everything else about it is data that it declares. No name of a backend stands anywhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
+
+
+class BackendError(Exception):
+    """Root of what a backend raises; anything else that comes out of one is a bug in it."""
+
+
+class BackendUnavailable(BackendError):
+    """The runtime or the device is missing. The message says because of what."""
+
+
+class ModelRejected(BackendError):
+    """The file is no model, or one that this runtime refuses."""
+
+
+class ModelTooLarge(BackendError):
+    """The model does not fit into the worker's memory."""
+
+
+class RunFailed(BackendError):
+    """The runtime raised during a run: the model's fault, as far as one can tell."""
+
+
+class RunCancelled(BackendError):
+    """The run was ended because nobody waits for it."""
+
+
+class DeviceFault(BackendError):
+    """The accelerator failed, not the model: reset, lost, out of memory."""
+
+
+class InvalidInput(BackendError):
+    """A BYTES tensor whose elements do not add up."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, Open Inference Protocol datatype and shape of one input or output; -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor as it travels: little-endian bytes in row-major order; BYTES elements each behind a 4-byte length.
+
+    ``data`` of an input is a read-only view into a slot, valid until ``run`` returns. ``data`` of an output is owned
+    by the caller, who copies it into a slot.
+    """
+
+    datatype: str
+    shape: Tuple[int, ...]
+    data: memoryview
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a backend can work here, because of what, and how to enable it."""
+
+    available: bool
+    reason: str
+    remedy: str = ""
+    devices: Sequence[str] = ()
+    runtime: str = ""
+
+
+@dataclass(frozen=True)
+class Heat:
+    """What the device says of itself. ``band``: unknown, nominal, warm, hot or critical; None: no sensor."""
+
+    band: str = "unknown"
+    temperature_c: Optional[float] = None
+    backlog_seconds: float = 0.0
+    """Time that work of others will still take before ours can begin."""
+    lost: str = ""
+    """Why the accelerator can't be used; empty if it can."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the gateway wants its worker: from the device config, given once at start."""
+
+    name: str = "worker"
+    threads: int = 1
+    """Threads inside one run."""
+    instances: int = 1
+    """Runs at a time."""
+    memory_limit: int = 0
+    """Bytes of address space beyond what the started worker has; 0 is no limit."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The backend's own settings; unknown ones are refused by the backend."""
+
+
+class Cancellation(Protocol):
+    """Tells a run that nobody waits for it: ``on_cancel(stop)`` calls ``stop`` once, from another thread."""
+
+    @property
+    def cancelled(self) -> bool: ...
+
+    def on_cancel(self, stop: Any) -> None: ...
+
+
+class Model(Protocol):
+    """One loaded file. ``run`` may be called from several threads at once when the backend has several instances."""
+
+    platform: str
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+
+    def run(self, inputs: Dict[str, Tensor], outputs: Sequence[str], cancellation: Cancellation) -> List[Tensor]:
+        """The wanted outputs, in the order of ``outputs``.
+
+        Raises:
+            RunFailed, RunCancelled, DeviceFault, InvalidInput.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the memory back; no run is under way."""
+        ...
+
+
+class Backend(Protocol):
+    """Drives one accelerator. Constructed with ``Settings``; ``probe`` is a class method that imports nothing heavy."""
+
+    name: str
+    kind: str
+    """hardware, emulator, cpu or simulated: what every answer says of who computed it."""
+    formats: Sequence[str]
+    """Suffixes of the files it loads, best first."""
+    can_cancel: bool
+    runtime: str
+    device: str
+
+    @classmethod
+    def probe(cls) -> Probe: ...
+
+    def load(self, content: bytes, name: str) -> Model:
+        """A model from the bytes of its file (already verified); ``name`` is for messages.
+
+        Raises:
+            BackendUnavailable, ModelRejected, ModelTooLarge.
+        """
+        ...
+
+    def heat(self) -> Heat: ...

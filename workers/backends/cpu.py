@@ -1,0 +1,234 @@
+"""CPU backend: ONNX Runtime on the CPU, the path that is always there."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from typing import Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+
+from edgeway.tensors import BY_NAME, decode_bytes, encode_bytes, to_array
+from workers.backend import (
+    BackendUnavailable,
+    Cancellation,
+    Heat,
+    InvalidInput,
+    ModelRejected,
+    ModelTooLarge,
+    Probe,
+    RunCancelled,
+    RunFailed,
+    Settings,
+    Tensor,
+    TensorSpec,
+)
+
+PROVIDER = "CPUExecutionProvider"
+
+_TYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+    "tensor(bfloat16)": "BF16",
+}
+_ONNX_BFLOAT16 = 16
+"""``onnx.TensorProto.BFLOAT16``: numpy has no such type, so ONNX Runtime must be told."""
+
+# onnxruntime's exceptions have no common base; each is named, and some only newer versions have.
+_ERRORS = (
+    "DeviceReset",
+    "EPFail",
+    "EngineError",
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "ModelLoadCanceled",
+    "ModelLoaded",
+    "ModelRequiresCompilation",
+    "NoModel",
+    "NoSuchFile",
+    "NotFound",
+    "NotImplemented",
+    "RuntimeException",
+)
+
+
+class CpuBackend:
+    """Runs .onnx files with ONNX Runtime's CPU provider, one session per file, shared by all instances."""
+
+    name = "cpu"
+    kind = "cpu"
+    formats: Sequence[str] = (".onnx",)
+    can_cancel = True
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises BackendUnavailable: onnxruntime is missing, or an option is unknown."""
+        if settings.options:
+            raise BackendUnavailable(f"the cpu backend has no options, got {', '.join(sorted(settings.options))}")
+        try:
+            import onnxruntime as ort  # here, so that listing backends never needs a runtime
+            from onnxruntime.capi import onnxruntime_pybind11_state as state
+        except ImportError as missing:
+            raise BackendUnavailable(f"onnxruntime can't be imported: {missing}") from missing
+        self._ort = ort
+        self._errors: Tuple[type, ...] = tuple(getattr(state, name) for name in _ERRORS if hasattr(state, name))
+        self._threads = settings.threads
+        self.runtime = f"onnxruntime {ort.__version__}"
+        self.device = platform.processor() or platform.machine()
+
+    @classmethod
+    def probe(cls) -> Probe:
+        try:
+            import onnxruntime as ort
+        except ImportError as missing:
+            return Probe(False, f"onnxruntime can't be imported: {missing}", "pip install onnxruntime")
+        return Probe(
+            True, "onnxruntime is installed", devices=(platform.machine(),), runtime=f"onnxruntime {ort.__version__}"
+        )
+
+    def load(self, content: bytes, name: str) -> OnnxModel:
+        ort = self._ort
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Spinning threads take the core that the gateway and the other instance need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # The arena keeps the peak of the largest batch for ever (549 MB against 85 MB), and is no faster at batch 1.
+        options.enable_cpu_mem_arena = False
+        try:
+            session = ort.InferenceSession(content, options, providers=[PROVIDER], enable_fallback=0)
+        except self._errors as refused:
+            raise _rejection(refused) from refused
+        if session.get_providers() != [PROVIDER]:
+            raise ModelRejected(f"loaded on {session.get_providers()} instead of the CPU")
+        inputs = [_spec(argument, "input") for argument in session.get_inputs()]
+        outputs = [_spec(argument, "output") for argument in session.get_outputs()]
+        return OnnxModel(self, session, inputs, outputs)
+
+    def heat(self) -> Heat:
+        return Heat()
+
+    def options_for_run(self) -> Any:
+        return self._ort.RunOptions()
+
+    def value_of(self, tensor: Tensor) -> Any:
+        """An OrtValue on the tensor's memory, for models with types that numpy lacks."""
+        if tensor.datatype == "BF16":
+            bits = to_array("BF16", tensor.shape, tensor.data)
+            return self._ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
+        return self._ort.OrtValue.ortvalue_from_numpy(array_of(tensor))
+
+    @property
+    def errors(self) -> Tuple[type, ...]:
+        return self._errors
+
+
+class OnnxModel:
+    """One ONNX Runtime session. Several threads may run it at once."""
+
+    platform = "onnxruntime_onnx"
+
+    def __init__(
+        self, backend: CpuBackend, session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self._backend = backend
+        self._session = session
+        self._datatypes = {spec.name: spec.datatype for spec in outputs}
+        self._needs_values = any(spec.datatype == "BF16" for spec in (*inputs, *outputs))
+
+    def run(self, inputs: Dict[str, Tensor], outputs: Sequence[str], cancellation: Cancellation) -> List[Tensor]:
+        options = self._backend.options_for_run()
+
+        def stop() -> None:
+            options.terminate = True
+
+        cancellation.on_cancel(stop)
+        try:
+            if self._needs_values:
+                values = {name: self._backend.value_of(tensor) for name, tensor in inputs.items()}
+                results = self._session.run_with_ort_values(list(outputs), values, options)
+                return [self._tensor(name, value) for name, value in zip(outputs, results)]
+            feed = {name: array_of(tensor) for name, tensor in inputs.items()}
+            arrays = self._session.run(list(outputs), feed, options)
+        except (*self._backend.errors, ValueError, RuntimeError) as failed:
+            if cancellation.cancelled:
+                raise RunCancelled("ended because nobody waits for it") from failed
+            raise RunFailed(_text(failed)) from failed
+        return [tensor_of(self._datatypes[name], array) for name, array in zip(outputs, arrays)]
+
+    def close(self) -> None:
+        self._session = None
+
+    def _tensor(self, name: str, value: Any) -> Tensor:
+        if self._datatypes[name] == "BYTES" or value.element_type() != _ONNX_BFLOAT16:
+            return tensor_of(self._datatypes[name], value.numpy())
+        shape = tuple(value.shape())
+        size = int(np.prod(shape, dtype=np.int64)) * 2
+        copied = ctypes.string_at(value.data_ptr(), size) if size else b""
+        return Tensor("BF16", shape, memoryview(copied))
+
+
+def array_of(tensor: Tensor) -> np.ndarray:
+    """The tensor as numpy: a view of its slot, but for BYTES, which ONNX Runtime takes as objects of text.
+
+    Raises:
+        InvalidInput: BYTES elements that do not add up or are no UTF-8.
+    """
+    if BY_NAME[tensor.datatype].numpy is not None:
+        return to_array(tensor.datatype, tensor.shape, tensor.data)
+    try:
+        elements = decode_bytes(tensor.data, int(np.prod(tensor.shape, dtype=np.int64)))
+        texts = np.empty(len(elements), dtype=object)
+        texts[:] = [element.decode("utf-8") for element in elements]
+    except ValueError as broken:
+        raise InvalidInput(f"BYTES tensor of shape {list(tensor.shape)}: {broken}") from broken
+    return texts.reshape(tensor.shape)
+
+
+def tensor_of(datatype: str, array: Any) -> Tensor:
+    """A result as it travels. ONNX Runtime's own copy is handed on, not copied again.
+
+    Raises:
+        RunFailed: not a dense tensor.
+    """
+    if not isinstance(array, np.ndarray):
+        raise RunFailed(f"an output is {type(array).__name__}, not a tensor")
+    if datatype == "BYTES":
+        return Tensor(datatype, array.shape, memoryview(encode_bytes(array.reshape(-1).tolist())))
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return Tensor(datatype, array.shape, memoryview(flat.view(np.uint8)))
+
+
+def _spec(argument: Any, side: str) -> TensorSpec:
+    datatype = _TYPES.get(argument.type)
+    if datatype is None:
+        raise ModelRejected(f"{side} {argument.name} is {argument.type}, which the protocol can't carry")
+    shape = argument.shape if argument.shape is not None else []
+    return TensorSpec(argument.name, datatype, tuple(d if isinstance(d, int) and d >= 0 else -1 for d in shape))
+
+
+def _rejection(refused: Exception) -> Exception:
+    text = _text(refused)
+    if "Failed to allocate memory" in text or "bad_alloc" in text:
+        return ModelTooLarge(text)
+    return ModelRejected(text)
+
+
+def _text(error: BaseException) -> str:
+    """ONNX Runtime's message without the prefix that repeats its class."""
+    return str(error).replace("[ONNXRuntimeError] : ", "").strip() or type(error).__name__

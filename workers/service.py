@@ -1,0 +1,329 @@
+"""The worker's end of the link: takes frames, runs models on its instances, sends replies."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from typing import Any, Dict, List, Optional
+
+from edgeway import frames
+from edgeway.frames import FrameError, Infer, Reply
+from edgeway.v1 import worker_pb2
+from workers.backend import (
+    Backend,
+    BackendError,
+    DeviceFault,
+    InvalidInput,
+    RunCancelled,
+    Settings,
+    Tensor,
+)
+from workers.loaded import LoadedModel
+from workers.loading import LoadError, load
+from workers.process import resident_bytes
+from workers.schedule import LONG, Run, Schedule
+from workers.slots import Slots, read_tensor, room_needed, write_tensors
+
+REPORT_SECONDS = 0.1
+"""Between two looks at the device; a report is sent when something changed, and once a second."""
+ZOMBIE_SECONDS = 0.05
+"""How long a cancelled run may go on before a spare thread takes its instance's place."""
+SPARES = 4
+
+_STATUS = ((InvalidInput, frames.INVALID_INPUT), (RunCancelled, frames.CANCELLED), (DeviceFault, frames.DEVICE_FAULT))
+_BANDS = {"unknown": 0, "nominal": 1, "warm": 2, "hot": 3, "critical": 4}
+
+
+class Service:
+    """One worker. The thread that calls ``serve`` reads the link; each instance is a thread; loads have one more."""
+
+    def __init__(self, connection: socket.socket, backend: Backend, settings: Settings) -> None:
+        self._socket = connection
+        self._backend = backend
+        self._settings = settings
+        self._sending = threading.Lock()
+        self._slots = Slots()
+        self._schedule = Schedule()
+        self._models: Dict[int, LoadedModel] = {}
+        self._runs: Dict[int, Run] = {}
+        self._orders: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
+        self._running = 0
+        self._spares = 0
+
+    def serve(self) -> None:
+        """Until the gateway closes the link; then the process ends at once, because nothing here is worth saving."""
+        self._start("loader", self._load_all)
+        self._start("reporter", self._report)
+        several = self._settings.instances > 1
+        for instance in range(self._settings.instances):
+            self._start(f"instance-{instance}", self._work, several and instance == 0)
+        self._control(worker_pb2.ToGateway(hello=self._hello()))
+        while True:
+            try:
+                frame, fds, _, _ = socket.recv_fds(self._socket, frames.MAX_FRAME, 1)
+            except OSError:
+                break
+            if not frame:
+                break
+            try:
+                self._received(frame, fds)
+            except FrameError as malformed:
+                print(f"the gateway broke the protocol of the link: {malformed}", file=sys.stderr, flush=True)
+                os._exit(4)
+        os._exit(0)
+
+    def _received(self, frame: bytes, fds: List[int]) -> None:
+        kind = frames.kind(frame)
+        if kind == frames.INFER:
+            self._infer(frames.unpack_infer(frame))
+        elif kind == frames.CANCEL:
+            self._cancel(frames.unpack_cancel(frame))
+        elif kind == frames.SLOT:
+            slot, size = frames.unpack_slot(frame)
+            if len(fds) != 1:
+                raise FrameError(f"slot {slot} came with {len(fds)} descriptors")
+            self._slots.add(slot, size, fds.pop())
+        elif kind == frames.DROP_SLOT:
+            self._slots.drop(frames.unpack_drop_slot(frame))
+        elif kind == frames.FETCH:
+            self._fetch(*frames.unpack_fetch(frame))
+        elif kind == frames.CONTROL:
+            self._controlled(frames.unpack_control(frame))
+        else:
+            raise FrameError(f"unexpected frame of kind {kind}")
+        for fd in fds:
+            os.close(fd)
+
+    def _controlled(self, content: bytes) -> None:
+        message = worker_pb2.ToWorker()
+        try:
+            message.ParseFromString(content)
+        except Exception as malformed:  # protobuf's DecodeError has no stable import path across its versions
+            raise FrameError(f"control message: {malformed}") from malformed
+        which = message.WhichOneof("message")
+        if which in ("load", "unload"):
+            self._orders.put(getattr(message, which))
+        elif which == "heartbeat":
+            self._control(worker_pb2.ToGateway(heartbeat=message.heartbeat))
+        elif which == "shutdown":
+            os._exit(0)
+
+    # -- runs --------------------------------------------------------------------------------------------------
+
+    def _infer(self, infer: Infer) -> None:
+        received = time.monotonic()
+        view = self._slots.view(infer.slot)
+        model = self._models.get(infer.model)
+        run = Run(infer, model, view, received)
+        if model is None or not model.enter():
+            return self._reply(run, frames.UNKNOWN_MODEL, message=f"no model has the handle {infer.model}")
+        n_inputs, n_outputs = len(model.model.inputs), len(model.model.outputs)
+        if any(place.index >= n_inputs for place in infer.inputs) or any(i >= n_outputs for i in infer.outputs):
+            raise FrameError(f"run {infer.request_id} names tensors that the model does not have")
+        run.wanted = list(infer.outputs) or list(range(n_outputs))
+        self._runs[infer.request_id] = run
+        expected = model.expected(sum(place.nbytes for place in infer.inputs))
+        self._schedule.put(run, short=expected is not None and expected <= LONG)
+        return None
+
+    def _work(self, short_only: bool, until: Any = None) -> None:
+        """What an instance does: one run after the other."""
+        while True:
+            run = self._schedule.take(short_only, until)
+            if run is None:
+                return
+            self._running += 1
+            try:
+                self._run(run)
+            finally:
+                self._running -= 1
+
+    def _run(self, run: Run) -> None:
+        infer, model = run.infer, run.model.model
+        started = time.monotonic()
+        if run.cancelled:
+            return self._finish(run, frames.CANCELLED, message="cancelled before it began")
+        if started > infer.deadline:
+            return self._finish(run, frames.EXPIRED, message="the deadline was over before the run began")
+        run.running = True
+        try:
+            inputs = {model.inputs[place.index].name: read_tensor(run.view, place) for place in infer.inputs}
+            outputs: List[Tensor] = model.run(inputs, [model.outputs[index].name for index in run.wanted], run)
+        except BackendError as failed:
+            run.done()
+            status = next((status for kind, status in _STATUS if isinstance(failed, kind)), frames.RUNTIME_ERROR)
+            return self._finish(run, status, started, time.monotonic(), message=str(failed))
+        except Exception as bug:  # a bug in a backend must cost one run, not the worker's whole queue
+            run.done()
+            return self._finish(run, frames.RUNTIME_ERROR, started, time.monotonic(), message=f"{type(bug).__name__}: {bug}")
+        finished = time.monotonic()
+        run.done()
+        run.model.took(sum(place.nbytes for place in infer.inputs), finished - started)
+        needed = room_needed(outputs)
+        if run.cancelled:
+            return self._finish(run, frames.CANCELLED, started, finished, message="cancelled while it ran")
+        if infer.out_offset + needed > len(run.view):
+            run.outputs = outputs
+            reply = Reply(infer.request_id, frames.NEEDS_SLOT, run.received, started, finished, needed, (), "")
+            # The frame that answers this is read by another thread, so the run must be in order before it is sent.
+            return self._send(frames.pack_reply(reply))
+        places = write_tensors(run.view, infer.out_offset, run.wanted, outputs)
+        return self._finish(run, frames.OK, started, finished, places)
+
+    def _fetch(self, request_id: int, slot: int, offset: int) -> None:
+        run = self._runs.get(request_id)
+        if run is None or run.outputs is None:
+            raise FrameError(f"run {request_id} has no outputs to fetch")
+        view = self._slots.view(slot)
+        if offset + room_needed(run.outputs) > len(view):
+            raise FrameError(f"slot {slot} is too small for the outputs of run {request_id}")
+        now = time.monotonic()
+        outputs, run.outputs = run.outputs, None
+        self._finish(run, frames.OK, run.received, now, write_tensors(view, offset, run.wanted, outputs))
+
+    def _cancel(self, request_id: int) -> None:
+        run = self._runs.get(request_id)
+        if run is None:
+            return  # its reply and this frame met on the way
+        run.cancel()
+        if self._schedule.remove(request_id) is not None or run.outputs is not None:
+            run.outputs = None
+            self._finish(run, frames.CANCELLED, message="cancelled")
+        elif run.running and self._backend.kind in ("cpu", "simulated"):
+            timer = threading.Timer(ZOMBIE_SECONDS, self._replace, (run,))
+            timer.daemon = True
+            timer.start()
+
+    def _replace(self, run: Run) -> None:
+        """A cancelled run that can't be stopped (one long kernel) must not hold up others: a spare takes its place."""
+        if run.running and self._spares < SPARES:
+            self._spares += 1
+            self._start("spare", self._work, False, lambda: not run.running)
+
+    def _finish(
+        self,
+        run: Run,
+        status: int,
+        started: float = 0.0,
+        finished: float = 0.0,
+        outputs: Any = (),
+        message: str = "",
+    ) -> None:
+        self._runs.pop(run.infer.request_id, None)
+        if run.cancelled and self._spares:
+            self._schedule.wake()
+        self._send(
+            frames.pack_reply(
+                Reply(run.infer.request_id, status, run.received, started, finished, 0, outputs, message)
+            )
+        )
+        if run.model.leave():
+            self._closed(run.model)
+
+    def _reply(self, run: Run, status: int, message: str) -> None:
+        self._send(frames.pack_reply(Reply(run.infer.request_id, status, run.received, 0.0, 0.0, 0, (), message)))
+
+    # -- models ------------------------------------------------------------------------------------------------
+
+    def _load_all(self) -> None:
+        while True:
+            order = self._orders.get()
+            if isinstance(order, worker_pb2.Unload):
+                model = self._models.pop(order.model, None)
+                if model is not None and model.close():
+                    self._closed(model)
+            else:
+                self._load(order)
+
+    def _load(self, order: Any) -> None:
+        before, began = resident_bytes(), time.monotonic()
+        try:
+            model = LoadedModel(order.model, load(self._backend, order))
+        except LoadError as refused:
+            failed = worker_pb2.LoadFailed(model=order.model, reason=refused.reason, message=str(refused))
+            return self._control(worker_pb2.ToGateway(load_failed=failed))
+        warmup = model.warm_up(order.warmup_runs)
+        loaded = worker_pb2.Loaded(
+            model=order.model,
+            platform=model.model.platform,
+            inputs=[_spec(spec) for spec in model.model.inputs],
+            outputs=[_spec(spec) for spec in model.model.outputs],
+            memory_bytes=max(0, resident_bytes() - before),
+            load_seconds=time.monotonic() - began,
+            warmup_seconds=warmup,
+        )
+        self._models[order.model] = model
+        gc.collect()
+        gc.freeze()  # a full collection later would stop a run for some 10 ms
+        return self._control(worker_pb2.ToGateway(loaded=loaded))
+
+    def _closed(self, model: LoadedModel) -> None:
+        gc.collect()
+        self._control(worker_pb2.ToGateway(unloaded=worker_pb2.Unloaded(model=model.handle)))
+
+    # -- telling the gateway -----------------------------------------------------------------------------------
+
+    def _hello(self) -> Any:
+        backend = self._backend
+        return worker_pb2.Hello(
+            backend=backend.name,
+            kind=backend.kind,
+            pid=os.getpid(),
+            instances=self._settings.instances,
+            runtime=backend.runtime,
+            device=backend.device,
+            formats=list(backend.formats),
+            can_cancel=backend.can_cancel,
+        )
+
+    def _report(self) -> None:
+        pause = threading.Event()
+        last: Optional[Any] = None
+        sent = 0.0
+        while True:
+            heat = self._backend.heat()
+            report = worker_pb2.Report(
+                band=_BANDS.get(heat.band, 0),
+                temperature_c=math.nan if heat.temperature_c is None else heat.temperature_c,
+                queued=len(self._schedule),
+                running=self._running,
+                backlog_seconds=heat.backlog_seconds,
+                lost=heat.lost,
+            )
+            now = time.monotonic()
+            if report != last or now - sent >= 1.0:
+                last, sent = worker_pb2.Report.FromString(report.SerializeToString()), now
+                report.resident_bytes = resident_bytes()
+                self._control(worker_pb2.ToGateway(report=report))
+            pause.wait(REPORT_SECONDS)
+
+    def _control(self, message: Any) -> None:
+        self._send(frames.pack_control(message.SerializeToString()))
+
+    def _send(self, frame: bytes) -> None:
+        try:
+            with self._sending:
+                self._socket.send(frame)
+        except OSError:
+            os._exit(0)  # the gateway is gone
+
+    def _start(self, name: str, work: Any, *arguments: Any) -> None:
+        threading.Thread(target=self._guard, args=(work, *arguments), name=name, daemon=True).start()
+
+    def _guard(self, work: Any, *arguments: Any) -> None:
+        """A thread of the worker that fails leaves it half dead: end it, so that the gateway starts a whole one."""
+        try:
+            work(*arguments)
+        except BaseException as bug:
+            print(f"worker thread failed: {type(bug).__name__}: {bug}", file=sys.stderr, flush=True)
+            os._exit(5)
+
+
+def _spec(spec: Any) -> Any:
+    return worker_pb2.TensorSpec(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))
