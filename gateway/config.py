@@ -148,5 +148,5 @@ def load_device_config(path: Path) -> DeviceConfig:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as failed:
-        raise ConfigError(str(path), 0, "", f"can't be read: {failed}") from failed
+        raise ConfigError(str(path), None, "", f"can't be read: {failed}") from failed
     return parse_device_config(text, str(path))

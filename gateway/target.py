@@ -16,6 +16,16 @@ FIRST_SUSPICION = 0.25
 LONGEST_SUSPICION = 4.0
 
 
+@dataclass(frozen=True, slots=True)
+class LoadOrder:
+    """A file that a worker should have loaded, again after each restart."""
+
+    name: str
+    version: str
+    path: str
+    sha256: str
+
+
 class WorkerView(Protocol):
     """What a target needs to know of its worker; ``dispatch.pool.Worker`` is the real one."""
 

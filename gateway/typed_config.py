@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.strict_yaml import Document, Path
+from gateway.strict_yaml import Document, KeyPath
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _WORDS = {
 class Problem(ValueError):
     """A value that has the right type but can't be: raised in ``__post_init__``, with the field's path below it."""
 
-    def __init__(self, path: Path, problem: str) -> None:
+    def __init__(self, path: KeyPath, problem: str) -> None:
         super().__init__(problem)
         self.path = path
         self.problem = problem
@@ -56,7 +56,7 @@ def typed(document: Document, kind: type[T]) -> T:
         raise _explain(document, kind, path, text) from None
 
 
-def _place(message: str) -> tuple[Path, str]:
+def _place(message: str) -> tuple[KeyPath, str]:
     found = _PLACE.search(message)
     if found is None:
         return (), message
@@ -69,7 +69,7 @@ def _place(message: str) -> tuple[Path, str]:
     return tuple(parts), message[: found.start()]
 
 
-def _explain(document: Document, kind: type, path: Path, text: str) -> Exception:
+def _explain(document: Document, kind: type, path: KeyPath, text: str) -> Exception:
     if unknown := _UNKNOWN.search(text):
         known = _keys(kind, path)
         close = difflib.get_close_matches(unknown["name"], known, 1)
@@ -83,7 +83,9 @@ def _explain(document: Document, kind: type, path: Path, text: str) -> Exception
         remedy = ""
         if "str" in mismatch["expected"] and isinstance(value, (int, float)) and not isinstance(value, bool):
             remedy = "; put it in quotes"
-        return document.error(path, f"expected {expected}, got {show(value)}{remedy}")
+        place = document.places.get(path)
+        got = f"the number {place.written}" if remedy and place and place.written else show(value)
+        return document.error(path, f"expected {expected}, got {got}{remedy}")
     return document.error(path, f"{text[:1].lower()}{text[1:]}, got {show(value)}")
 
 
@@ -98,7 +100,7 @@ def show(value: Any) -> str:
     return "a list" if isinstance(value, list) else "a mapping"
 
 
-def _value(data: Any, path: Path) -> Any:
+def _value(data: Any, path: KeyPath) -> Any:
     for part in path:
         try:
             data = data[part]
@@ -107,7 +109,7 @@ def _value(data: Any, path: Path) -> Any:
     return data
 
 
-def _keys(kind: Any, path: Path) -> list[str]:
+def _keys(kind: Any, path: KeyPath) -> list[str]:
     """The keys that a mapping at this path may have."""
     info = msgspec.inspect.type_info(kind)
     for part in path:

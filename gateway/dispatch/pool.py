@@ -13,29 +13,15 @@ from gateway.config import WorkerConfig
 from gateway.dispatch.link import Link
 from gateway.errors import WorkerLost
 from gateway.request import Signature, TensorSpec
-from gateway.target import Target
+from gateway.target import LoadOrder, Target
 
 _BANDS = ("unknown", "nominal", "warm", "hot", "critical")
 BUSY_BACKLOG = 0.005
 """Seconds of other people's work before ours that make a target busy: the cheapest world of ours has 5 ms runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadOrder:
-    """A file that a worker should have loaded, again after each restart."""
-
-    name: str
-    version: str
-    path: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class LoadRefused(Exception):
-    """The worker can't load this file. ``reason``: a word (rejected, checksum, unreadable, memory, unavailable)."""
-
-    reason: str
-    message: str
+    """The worker can't load this file; the message says why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -192,7 +178,7 @@ class Worker:
         wanted.target.handle = 0
         wanted.target.failure = failed.message or reason
         if not wanted.loaded.done():
-            wanted.loaded.set_exception(LoadRefused(reason, failed.message))
+            wanted.loaded.set_exception(LoadRefused(f"{reason}: {failed.message}"))
         else:
             where = f"{wanted.order.name} {wanted.order.version}"
             self._emit("load-failed", f"{where}: {failed.message}", worker=self.name)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from gateway.errors import NotFound, Unavailable
+from gateway.target import LoadOrder, Target, Version
 from gateway.models.revision import Deployment, Plan, Revision
 from gateway.models.store import Artifact, ArtifactRefused
 from gateway.request import Description, IndexEntry, Signature
 from gateway.routing.table import Route, Table
-from gateway.target import Target, Version
 
 GRACE = 0.3
 """Seconds that slower targets get to join before a version goes into traffic on the first one."""
@@ -36,8 +36,8 @@ class Workers(Protocol):
         """A target on this worker, not loaded yet; ``failure`` is set where it can't load such files."""
         ...
 
-    def load(self, target: Target, name: str, version: str, artifact: Artifact) -> asyncio.Future[Signature]:
-        """Fails with an exception that carries ``message``."""
+    def load(self, target: Target, order: LoadOrder) -> asyncio.Future[Signature]:
+        """The first outcome: what the model takes and gives, or an exception, with ``target.failure`` set."""
         ...
 
     def unload(self, target: Target) -> None: ...
@@ -128,8 +128,9 @@ class Catalog:
         plan = revision.plan
         targets = await self._targets(plan, artifact.suffix)
         revision.targets = targets
+        order = LoadOrder(plan.name, plan.version, str(artifact.path), artifact.sha256)
         loading = {
-            self._workers.load(target, plan.name, plan.version, artifact): target
+            self._workers.load(target, order): target
             for target in targets
             if target.worker is not None and not target.failure
         }

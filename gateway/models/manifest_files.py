@@ -19,9 +19,10 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 
 def parse_manifests(text: str, source: str) -> list[ModelDeployment]:
     """All manifests of one text (YAML, or JSON, which is YAML). Raises ConfigError."""
-    manifests = [typed(document, ModelDeployment) for document in parse_all(text, source)]
+    documents = [document for document in parse_all(text, source) if document.data is not None]
+    manifests = [typed(document, ModelDeployment) for document in documents]
     if not manifests:
-        raise ConfigError(source, 0, "", "holds no manifest")
+        raise ConfigError(source, None, "", "holds no manifest")
     check_unique(manifests, source)
     return manifests
 
@@ -36,13 +37,13 @@ def load_manifests(path: Path) -> list[ModelDeployment]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and not file.name.startswith("."))
         if not files:
-            raise ConfigError(str(path), 0, "", f"holds no manifest ({', '.join(_SUFFIXES)})")
+            raise ConfigError(str(path), None, "", f"holds no manifest ({', '.join(_SUFFIXES)})")
     manifests: list[ModelDeployment] = []
     for file in files:
         try:
             text = file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as failed:
-            raise ConfigError(str(file), 0, "", f"can't be read: {failed}") from failed
+            raise ConfigError(str(file), None, "", f"can't be read: {failed}") from failed
         found = parse_manifests(text, str(file))
         manifests += [with_absolute_uris(manifest, file.resolve().parent) for manifest in found]
     check_unique(manifests, str(path))
@@ -56,12 +57,12 @@ def check_unique(manifests: Sequence[ModelDeployment], source: str) -> None:
     for manifest in manifests:
         identity = (manifest.name, manifest.version)
         if identity in seen:
-            raise ConfigError(source, 0, "spec.model.version", f"{manifest.name} {manifest.version} is declared twice")
+            raise ConfigError(source, None, "spec.model.version", f"{manifest.name} {manifest.version} is declared twice")
         seen.add(identity)
         percents[manifest.name] = percents.get(manifest.name, 0) + (manifest.spec.traffic.percent or 0)
         if percents[manifest.name] > 100:
             problem = f"the versions of {manifest.name} get {percents[manifest.name]} % in sum"
-            raise ConfigError(source, 0, "spec.traffic.percent", problem)
+            raise ConfigError(source, None, "spec.traffic.percent", problem)
 
 
 def with_absolute_uris(manifest: ModelDeployment, folder: Path) -> ModelDeployment:
@@ -93,7 +94,7 @@ def from_json(text: str, source: str) -> ModelDeployment:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as broken:
-        raise ConfigError(source, 1, "", f"not JSON: {broken}") from broken
+        raise ConfigError(source, None, "", f"is not JSON: {broken}") from broken
     return typed(Document(source, data, {}), ModelDeployment)
 
 

@@ -1,0 +1,255 @@
+"""Builds, starts and drains the gateway: the only file that knows all concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from gateway import systemd
+from gateway.admission.slots import InFlight
+from gateway.dispatch.attempt import Attempts
+from gateway.dispatch.workers import Workers, default_workers
+from gateway.front.control import SERVICE as CONTROL_SERVICE
+from gateway.front.control import ControlService
+from gateway.front.health import Health, add_reflection
+from gateway.front.inference import SERVICE as INFERENCE_SERVICE
+from gateway.front.inference import InferenceService
+from gateway.front.listeners import CantListen, Listener, bind
+from gateway.lock import AlreadyRunning, hold
+from gateway.models.catalog import Catalog
+from gateway.models.plans import RepositoryControl, follow_manifests
+from gateway.models.store import Store
+from gateway.operations import GatewayOperations
+from gateway.pipeline import Pipeline
+from gateway.record.events import Events
+from gateway.record.metrics import MetricsServer, MetricsUnavailable
+from gateway.record.recorder import Recorder
+from gateway.record.tracing import build_trace
+from gateway.routing.policy import PreferredInTime
+from gateway.routing.table import Table
+from gateway.settings import ServeSettings
+
+SETTLE_LIMIT = 120.0
+"""Seconds that models known at start get to come up before the gateway says it is ready without them."""
+_MB = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class StartFailed(Exception):
+    """The gateway can't start; the message is for the operator."""
+
+
+@dataclass(slots=True)
+class Life:
+    """Where the gateway is in its life."""
+
+    ready: bool = False
+    draining: bool = False
+
+
+def serve(settings: ServeSettings) -> int:
+    """Run until SIGTERM or SIGINT; the exit code."""
+    tune_allocator()
+    try:
+        asyncio.run(_serve(settings))
+    except (StartFailed, AlreadyRunning, CantListen, MetricsUnavailable) as failed:
+        print(f"edgeway: {failed}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(settings: ServeSettings) -> None:
+    locks = take_locks(settings)
+    life, stop = Life(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    config = settings.config
+    max_bytes = config.limits.max_message_mb * _MB
+    events, table = Events(), Table()
+    trace = build_trace(config.telemetry.otlp, config.telemetry.sample_ratio)
+    recorder = Recorder(time.monotonic, trace.record if trace else None)
+    workers = Workers(default_workers(config.workers), events.emit, lambda: catalog.changed(), max_bytes)
+    catalog = Catalog(table, workers, events.emit)
+    store = Store(settings.state_dir)
+    operations = GatewayOperations(catalog, workers, store, recorder, events, stop.set)
+    margin = config.budget.margin_ms / 1e3
+    pipeline = Pipeline(
+        table,
+        InFlight(config.limits.max_in_flight, config.limits.max_in_flight_mb * _MB),
+        PreferredInTime(margin),
+        Attempts(time.monotonic, margin),
+        recorder.record,
+        time.monotonic,
+        config.budget.default_ms / 1e3,
+    )
+    repository = RepositoryControl(settings.model_repository, catalog) if settings.model_repository else None
+    health = Health(catalog, life)
+
+    def inference(writable: bool) -> InferenceService:
+        return InferenceService(pipeline, recorder, catalog, life, repository if writable else None, our_version())
+
+    listeners: list[Listener] = []
+    metrics: MetricsServer | None = None
+    background: list[asyncio.Task[None]] = []
+    try:
+        for address in settings.listen:
+            listener = bind(address, max_bytes + _MB, 0o660, config.tls, settings.insecure)
+            listeners.append(listener)
+            explicit = settings.model_control == "explicit"
+            listener.server.add_generic_rpc_handlers((inference(explicit).handlers(),))
+            health.add_to(listener.server)
+            if settings.reflection:
+                add_reflection(listener.server, (INFERENCE_SERVICE,))
+        control = bind(settings.control, max_bytes + _MB, 0o600, config.tls, settings.insecure)
+        listeners.append(control)
+        control.server.add_generic_rpc_handlers((inference(True).handlers(), ControlService(operations).handlers()))
+        health.add_to(control.server)
+        add_reflection(control.server, (INFERENCE_SERVICE, CONTROL_SERVICE))
+        if settings.metrics:
+            metrics = MetricsServer(settings.metrics, recorder, operations.readings)
+        try:
+            store.prepare()
+        except OSError as failed:
+            raise StartFailed(f"the state directory {settings.state_dir} can't be used: {failed.strerror}") from failed
+        workers.start()
+        await workers.introduced()
+        await operations.restore()
+        await _follow(settings, operations, catalog, events, repository, background)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
+        for listener in listeners:
+            await listener.publish()
+        life.ready = True
+        health.refresh()
+        gc.collect()
+        gc.freeze()  # a full collection of what start-up left would stop the loop for some 17 ms
+        _announce(settings, listeners, metrics)
+        background.append(asyncio.create_task(_watchdog()))
+        await stop.wait()
+        await _drain(life, health, listeners, config.limits.drain_seconds)
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await catalog.close()
+        await workers.stop()
+        for listener in listeners:
+            await listener.stop(0)
+        if metrics is not None:
+            metrics.close()
+        if trace is not None:
+            await asyncio.to_thread(trace.close)
+        for fd in locks:
+            os.close(fd)
+
+
+async def _follow(
+    settings: ServeSettings,
+    operations: GatewayOperations,
+    catalog: Catalog,
+    events: Events,
+    repository: RepositoryControl | None,
+    background: list[asyncio.Task[None]],
+) -> None:
+    """Start following the repository and the manifest folder; returns after the first look at each."""
+    if repository is not None and settings.model_control == "poll":
+        looked = asyncio.Event()
+        background.append(asyncio.create_task(repository.follow(looked.set)))
+        await looked.wait()
+    if settings.manifests is not None:
+        first = asyncio.Event()
+        pending: set[asyncio.Task[object]] = set()
+
+        def later(work: object) -> None:
+            task: asyncio.Task[object] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+            task.add_done_callback(lambda _: first.set())
+
+        def failed(problem: str) -> None:
+            events.emit("manifest-refused", problem)
+            first.set()
+
+        background.append(
+            asyncio.create_task(
+                follow_manifests(
+                    settings.manifests,
+                    lambda manifests: later(operations.accept(manifests)),
+                    lambda name, label: later(operations.delete(name, label)),
+                    failed,
+                )
+            )
+        )
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(first.wait(), 2.0)
+
+
+async def _drain(life: Life, health: Health, listeners: list[Listener], limit: float) -> None:
+    """Health first, so that callers leave; then finish what is in flight."""
+    systemd.notify("STOPPING=1")
+    life.draining = True
+    await health.drain()
+    await asyncio.gather(*(listener.stop(limit) for listener in listeners))
+
+
+async def _watchdog() -> None:
+    """Tell systemd that the loop turns."""
+    interval = systemd.watchdog_interval()
+    while interval is not None:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+def _announce(settings: ServeSettings, listeners: list[Listener], metrics: MetricsServer | None) -> None:
+    *data, control = listeners
+    ready = {
+        "ready": True,
+        "listen": [listener.address for listener in data],
+        "control": control.address,
+        "metrics": metrics.address if metrics else None,
+        "pid": os.getpid(),
+    }
+    print(json.dumps(ready), flush=True)
+    systemd.notify("READY=1")
+
+
+def take_locks(settings: ServeSettings) -> list[int]:
+    """Lock every Unix socket that we shall bind, and the state directory. Raises AlreadyRunning, StartFailed."""
+    locks = []
+    try:
+        for address in (*settings.listen, settings.control):
+            if address.startswith("unix:"):
+                path = Path(address.removeprefix("unix:"))
+                locks.append(hold(path.with_name(f"{path.name}.lock"), f"the socket {path}"))
+        locks.append(hold(settings.state_dir / "lock", f"the state directory {settings.state_dir}"))
+    except OSError as failed:
+        raise StartFailed(f"{failed.filename}: {failed.strerror}; choose another with --listen or --state-dir") from failed
+    return locks
+
+
+def tune_allocator() -> None:
+    """Have glibc keep big blocks: given back and faulted in again, a 0.9 MB message costs 400 page faults."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        for parameter, value in ((-3, 32 * _MB), (-1, 256 * _MB), (-2, 16 * _MB)):
+            libc.mallopt(parameter, value)
+
+
+def our_version() -> str:
+    try:
+        return version("edgeway")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,154 @@
+"""Plans: what the catalog should bring up, from manifests and from the repository."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.errors import Conflict, NotFound
+from gateway.models.catalog import Catalog
+from gateway.models.manifest import ModelDeployment
+from gateway.models.manifest_files import content_hash, load_manifests
+from gateway.models.repository import INTERVAL, KEPT_VERSIONS, Found, follow, scan
+from gateway.models.revision import Plan
+from gateway.models.store import Artifact, Store, file_sha256
+from gateway.strict_yaml import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
+    """The plan of an accepted manifest; ``sequence`` orders manifests by acceptance."""
+    spec = manifest.spec
+    targets = manifest.target_order()
+    budget = spec.latency.budget_ms
+    return Plan(
+        name=manifest.name,
+        version=manifest.version,
+        order=(1, sequence),
+        content=content_hash(manifest),
+        file=f"{manifest.sha256} {' '.join(targets)}",
+        fetch=lambda: store.fetch(spec.model.uri, manifest.sha256),
+        local=spec.model.uri.startswith("file:"),
+        targets=targets,
+        percent=spec.traffic.percent,
+        budget=budget / 1e3 if budget else None,
+        reject_infeasible=spec.latency.when_infeasible == "reject",
+        degrade=spec.latency.degrade,
+        checksum=spec.model.checksum,
+    )
+
+
+def plan_of_found(found: Found, rank: int) -> Plan:
+    """The plan of a repository file; ``rank`` orders the versions of one model."""
+    path = found.path.resolve()
+    content = f"{path} {found.stamp}"
+    return Plan(
+        name=found.name,
+        version=found.version,
+        order=(0, rank),
+        content=content,
+        file=content,
+        fetch=lambda: Artifact(path, file_sha256(path), path.suffix),
+    )
+
+
+class RepositoryControl:
+    """Keeps the catalog as the repository is (``follow``), or loads and unloads on demand."""
+
+    def __init__(self, root: Path, catalog: Catalog) -> None:
+        self._root = root
+        self._catalog = catalog
+        self._offered: dict[tuple[str, str], str] = {}
+
+    async def follow(self, synced: Callable[[], None]) -> None:
+        """Until cancelled. ``synced()`` is called after every change, the first time at once."""
+
+        async def changed(models: dict[str, list[Found]]) -> None:
+            self._sync(models)
+            synced()
+
+        await follow(self._root, changed)
+
+    async def load(self, name: str) -> None:
+        """Load the newest versions of a model, and wait.
+
+        Raises:
+            NotFound: the repository has no such model.
+            Conflict: it can't be loaded.
+        """
+        found = (await asyncio.to_thread(scan, self._root)).get(name)
+        if not found:
+            raise NotFound(f"the repository has no model {name!r}")
+        for key in [key for key in self._offered if key[0] == name]:
+            del self._offered[key]
+        self._sync({name: found}, only=name)
+        await self._catalog.settled()
+        deployment = self._catalog.deployments.get(name)
+        if deployment is None or not deployment.ready():
+            reasons = [r.reason for r in deployment.revisions] if deployment else []
+            raise Conflict(f"model {name} can't be loaded: {'; '.join(reasons) or 'unloaded meanwhile'}")
+
+    async def unload(self, name: str) -> None:
+        """Take a model out of service. Raises NotFound."""
+        self._catalog.withdraw(name)
+        for key in [key for key in self._offered if key[0] == name]:
+            del self._offered[key]
+
+    def _sync(self, models: dict[str, list[Found]], only: str | None = None) -> None:
+        wanted = {
+            (found.name, found.version): plan_of_found(found, rank)
+            for versions in models.values()
+            for rank, found in enumerate(versions)
+            if rank >= len(versions) - KEPT_VERSIONS
+        }
+        for key in [key for key in self._offered if key not in wanted and only in (None, key[0])]:
+            del self._offered[key]
+            try:
+                self._catalog.withdraw(*key)
+            except NotFound:
+                log.debug("%s %s was withdrawn already", *key)
+        for key, plan in wanted.items():
+            if self._offered.get(key) != plan.content:
+                self._offered[key] = plan.content
+                self._catalog.offer(plan)
+
+
+async def follow_manifests(
+    folder: Path,
+    apply: Callable[[list[ModelDeployment]], object],
+    remove: Callable[[str, str], object],
+    failed: Callable[[str], None],
+) -> None:
+    """Apply the manifests of a folder at once and whenever they change; a manifest that goes takes its version along.
+
+    A folder with a mistake in it changes nothing: what served goes on. Until cancelled.
+    """
+    known: dict[tuple[str, str], str] = {}
+    seen: object = None
+    while True:
+        stamp = await asyncio.to_thread(_stamp, folder)
+        if stamp != seen:
+            seen = stamp
+            try:
+                manifests = await asyncio.to_thread(load_manifests, folder) if stamp else []
+            except ConfigError as refused:
+                failed(str(refused))
+            else:
+                now = {(m.name, m.version): content_hash(m) for m in manifests}
+                apply([m for m in manifests if known.get((m.name, m.version)) != now[m.name, m.version]])
+                for name, version in known.keys() - now.keys():
+                    remove(name, version)
+                known = now
+        await asyncio.sleep(INTERVAL)
+
+
+def _stamp(folder: Path) -> list[tuple[str, int, int]]:
+    """Changes when a file of the folder does; ConfigMap mounts change the target of a link, hence stat and not lstat."""
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix in (".yaml", ".yml", ".json"))
+        return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    except OSError:
+        return []
