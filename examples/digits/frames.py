@@ -1,0 +1,74 @@
+"""Labelled camera frames: a handwritten digit, enlarged, shifted and noisy, in front of a real picture.
+
+Needs numpy only. Digits and backgrounds come from ``digits.npz`` beside this file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+HEIGHT, WIDTH = 480, 640
+CROP = 384
+"""The model looks at the middle CROP x CROP pixels."""
+_SIZES = (176, 200, 224, 248)
+_SHIFT = 44
+
+
+class Frames:
+    """An endless, repeatable stream of frames. One costs about 0.6 ms."""
+
+    def __init__(self, seed: int, split: str = "held-out") -> None:
+        """Args:
+        seed: same seed, same frames.
+        split: ``train`` or ``held-out``: digits written by hand that the model has, or has not, seen.
+        """
+        with np.load(Path(__file__).with_name("digits.npz")) as stored:
+            chosen = stored["train"] if split == "train" else ~stored["train"]
+            self._digits = stored["digits"][chosen].astype(np.float32) / 16
+            self._labels = stored["labels"][chosen]
+            pictures = stored["backgrounds"]
+        self._random = np.random.default_rng(seed)
+        self._backgrounds = [self._noisy(_enlarge(picture)) for picture in pictures]
+        self._noise = self._random.normal(0, 14, (max(_SIZES), max(_SIZES), 1)).astype(np.float32)
+        self._rows = {size: _interpolation(size) for size in _SIZES}
+
+    def next(self) -> tuple[np.ndarray, int]:
+        """(frame, label): (480, 640, 3) uint8, contiguous and the caller's own; 0 to 9."""
+        draw = self._random
+        index = int(draw.integers(len(self._digits)))
+        background = self._backgrounds[int(draw.integers(len(self._backgrounds)))]
+        y = int(draw.integers(background.shape[0] - HEIGHT + 1))
+        x = int(draw.integers(background.shape[1] - WIDTH + 1))
+        frame = background[y : y + HEIGHT, x : x + WIDTH].copy()
+        size = int(draw.choice(_SIZES))
+        rows = self._rows[size]
+        ink = (rows @ self._digits[index] @ rows.T)[:, :, None] * draw.uniform(0.75, 1.0)
+        top = (HEIGHT - size) // 2 + int(draw.integers(-_SHIFT, _SHIFT + 1))
+        left = (WIDTH - size) // 2 + int(draw.integers(-_SHIFT, _SHIFT + 1))
+        patch = frame[top : top + size, left : left + size]
+        colour = draw.uniform(190, 255, 3).astype(np.float32)
+        drawn = patch * (1 - ink) * 0.8 + colour * ink + self._noise[:size, :size]
+        np.clip(drawn, 0, 255, out=drawn)
+        patch[...] = drawn
+        return frame, int(self._labels[index])
+
+    def _noisy(self, picture: np.ndarray) -> np.ndarray:
+        noise = self._random.normal(0, 8, picture.shape)
+        return np.clip(picture * 0.55 + noise, 0, 255).astype(np.uint8)
+
+
+def _enlarge(picture: np.ndarray) -> np.ndarray:
+    """Four times as high and wide."""
+    return picture.repeat(4, axis=0).repeat(4, axis=1)
+
+
+def _interpolation(size: int) -> np.ndarray:
+    """(size, 8): rows that interpolate eight values linearly."""
+    at = np.linspace(0, 7, size)
+    low = np.minimum(at.astype(int), 6)
+    rows = np.zeros((size, 8), np.float32)
+    rows[np.arange(size), low] = 1 - (at - low)
+    rows[np.arange(size), low + 1] = at - low
+    return rows
