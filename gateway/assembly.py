@@ -236,7 +236,9 @@ def take_locks(settings: ServeSettings) -> list[int]:
                 locks.append(hold(path.with_name(f"{path.name}.lock"), f"the socket {path}"))
         locks.append(hold(settings.state_dir / "lock", f"the state directory {settings.state_dir}"))
     except OSError as failed:
-        raise StartFailed(f"{failed.filename}: {failed.strerror}; choose another with --listen or --state-dir") from failed
+        raise StartFailed(
+            f"{failed.filename}: {failed.strerror}; choose another with --listen or --state-dir"
+        ) from failed
     return locks
 
 

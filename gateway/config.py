@@ -29,7 +29,8 @@ class BudgetSettings(Section):
 
 class WorkerConfig(Section):
     """One worker process. ``instances``: runs at a time; by default 2 for the CPU of a machine with two cores or more,
-    else 1. ``options`` belong to the backend."""
+    else 1. ``options`` belong to the backend.
+    """
 
     name: Name
     backend: Name

@@ -29,23 +29,11 @@ class ServeSettings:
     insecure: bool
 
 
-def runtime_dir(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where sockets live: $EDGEWAY_RUNTIME_DIR, else $XDG_RUNTIME_DIR/edgeway, else /run/edgeway."""
-    if own := environment.get("EDGEWAY_RUNTIME_DIR"):
-        return Path(own)
-    xdg = environment.get("XDG_RUNTIME_DIR")
-    return Path(xdg) / "edgeway" if xdg else Path("/run/edgeway")
-
-
 def state_dir(environment: Mapping[str, str] = os.environ) -> Path:
     """Where manifests and models are kept: $EDGEWAY_STATE_DIR, else $XDG_STATE_HOME/edgeway; as a system service
-    systemd's $STATE_DIRECTORY."""
+    systemd's $STATE_DIRECTORY.
+    """
     if own := environment.get("EDGEWAY_STATE_DIR") or environment.get("STATE_DIRECTORY"):
         return Path(own)
     home = environment.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "edgeway"
-
-
-def control_address(environment: Mapping[str, str] = os.environ) -> str:
-    """The control socket: $EDGEWAY_CONTROL, else the one in the runtime directory."""
-    return environment.get("EDGEWAY_CONTROL") or f"unix:{runtime_dir(environment)}/control.sock"

@@ -128,7 +128,9 @@ def parse(text: str, source: str) -> Document:
     """
     documents = parse_all(text, source)
     if len(documents) > 1:
-        raise ConfigError(source, documents[1].line(()), "", "expected a single document, found another one after `---`")
+        raise ConfigError(
+            source, documents[1].line(()), "", "expected a single document, found another one after `---`"
+        )
     return documents[0] if documents else Document(source, None, {(): Place(1)})
 
 

@@ -21,7 +21,9 @@ _MB = 1 << 20
 def main(arguments: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("--backend", help="which backend to drive, or to probe alone")
-    parser.add_argument("--probe", action="store_true", help="print as JSON what each backend could do here, and why not")
+    parser.add_argument(
+        "--probe", action="store_true", help="print as JSON what each backend could do here, and why not"
+    )
     parser.add_argument("--link-fd", type=int, help="descriptor of the SEQPACKET socket to the gateway")
     parser.add_argument("--settings", default="{}", help="JSON, as the gateway makes it of the device config")
     options = parser.parse_args(arguments)

@@ -17,7 +17,19 @@ _Key = Tuple[int, float, int]
 class Run:
     """One run from its frame to its reply. ``cancel`` comes from the reading thread, all else from a model thread."""
 
-    __slots__ = ("_lock", "_stop", "cancelled", "infer", "key", "model", "outputs", "received", "running", "view", "wanted")
+    __slots__ = (
+        "_lock",
+        "_stop",
+        "cancelled",
+        "infer",
+        "key",
+        "model",
+        "outputs",
+        "received",
+        "running",
+        "view",
+        "wanted",
+    )
 
     def __init__(self, infer: Infer, model: Any, view: memoryview, received: float) -> None:
         self.infer = infer

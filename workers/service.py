@@ -52,7 +52,7 @@ class Service:
         self._schedule = Schedule()
         self._models: Dict[int, LoadedModel] = {}
         self._runs: Dict[int, Run] = {}
-        self._orders: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running = 0
         self._spares = 0
 
@@ -161,7 +161,9 @@ class Service:
             return self._finish(run, status, started, time.monotonic(), message=str(failed))
         except Exception as bug:  # a bug in a backend must cost one run, not the worker's whole queue
             run.done()
-            return self._finish(run, frames.RUNTIME_ERROR, started, time.monotonic(), message=f"{type(bug).__name__}: {bug}")
+            return self._finish(
+                run, frames.RUNTIME_ERROR, started, time.monotonic(), message=f"{type(bug).__name__}: {bug}"
+            )
         finished = time.monotonic()
         run.done()
         run.model.took(sum(place.nbytes for place in infer.inputs), finished - started)
@@ -219,9 +221,7 @@ class Service:
         if run.cancelled and self._spares:
             self._schedule.wake()
         self._send(
-            frames.pack_reply(
-                Reply(run.infer.request_id, status, run.received, started, finished, 0, outputs, message)
-            )
+            frames.pack_reply(Reply(run.infer.request_id, status, run.received, started, finished, 0, outputs, message))
         )
         if run.model.leave():
             self._closed(run.model)

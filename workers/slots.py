@@ -65,7 +65,9 @@ def room_needed(outputs: Sequence[Tensor]) -> int:
     return sum(aligned(output.data.nbytes) for output in outputs)
 
 
-def write_tensors(view: memoryview, offset: int, indices: Sequence[int], outputs: Sequence[Tensor]) -> List[TensorPlace]:
+def write_tensors(
+    view: memoryview, offset: int, indices: Sequence[int], outputs: Sequence[Tensor]
+) -> List[TensorPlace]:
     """Copy the outputs into a slot, from an aligned offset on; ``indices`` are their positions in the model."""
     places = []
     for index, output in zip(indices, outputs):

@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
+from edgeway.places import control_address, inference_address
 from gateway.cli.errors import fail
 from gateway.config import DeviceConfig, address_problem, load_device_config
-from gateway.settings import ServeSettings, control_address, runtime_dir, state_dir
+from gateway.settings import ServeSettings
+from gateway.settings import state_dir as default_state_dir
 from gateway.strict_yaml import ConfigError
 
 _DEFAULT_TCP = "127.0.0.1:8001"
@@ -23,18 +25,30 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.command(short_help="Run the gateway.")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Device config (YAML).")
-@click.option("--listen", multiple=True, metavar="ADDR", help="unix:/PATH or HOST:PORT; repeatable; port 0: any free one.")
+@click.option(
+    "--listen", multiple=True, metavar="ADDR", help="unix:/PATH or HOST:PORT; repeatable; port 0: any free one."
+)
 @click.option("--control", metavar="ADDR", help="Control socket.  [default: unix:$RUNTIME/control.sock]")
-@click.option("--metrics", metavar="HOST:PORT", help=f"Prometheus endpoint, 'off' for none.  [default: {_DEFAULT_METRICS}]")
+@click.option(
+    "--metrics", metavar="HOST:PORT", help=f"Prometheus endpoint, 'off' for none.  [default: {_DEFAULT_METRICS}]"
+)
 @click.option("--manifests", type=_FOLDER, help="Folder of manifests to apply and follow.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Accepted manifests and model files.")
 @click.option("--model-repository", type=_FOLDER, help="Triton-style folder NAME/VERSION/model.onnx.")
-@click.option("--model-control", type=click.Choice(["none", "poll", "explicit"]), help="How the repository is followed.")
-@click.option("--client-shared-memory", type=click.Choice(["off", "unix", "all"]), help="Who may register shared memory.")
-@click.option("--reflection", type=click.Choice(["on", "off"]), default="off", show_default=True, help="On data listeners.")
+@click.option(
+    "--model-control", type=click.Choice(["none", "poll", "explicit"]), help="How the repository is followed."
+)
+@click.option(
+    "--client-shared-memory", type=click.Choice(["off", "unix", "all"]), help="Who may register shared memory."
+)
+@click.option(
+    "--reflection", type=click.Choice(["on", "off"]), default="off", show_default=True, help="On data listeners."
+)
 @click.option("--insecure", is_flag=True, help="Allow TCP beyond loopback without TLS.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
 def serve(log_format: str, log_level: str, **flags: Any) -> None:
     """Run the gateway until SIGTERM, which drains it.
 
@@ -68,7 +82,7 @@ def resolve(
         if problem := address_problem(address):
             raise click.UsageError(f"{address}: {problem}")
     del client_shared_memory  # registering is not offered yet, whoever asks
-    default = (f"unix:{runtime_dir()}/infer.sock", _DEFAULT_TCP)
+    default = (inference_address(), _DEFAULT_TCP)
     return ServeSettings(
         config=device,
         listen=listen or device.listen or default,
@@ -81,10 +95,6 @@ def resolve(
         reflection=reflection == "on",
         insecure=insecure,
     )
-
-
-def default_state_dir() -> Path:
-    return state_dir()
 
 
 def configure_logging(form: str, level: str) -> None:

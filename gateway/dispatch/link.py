@@ -23,7 +23,8 @@ _TRIM_SECONDS = 1.0
 @dataclass(slots=True, eq=False)
 class Pending:
     """One run under way. ``reply`` resolves once; the slot is held until ``release``, or until the worker is done
-    with a run that was abandoned."""
+    with a run that was abandoned.
+    """
 
     number: int
     reply: asyncio.Future[Reply]
@@ -151,7 +152,7 @@ class Link:
             try:
                 count = self._socket.recv_into(self._buffer)
             except BlockingIOError:
-                return
+                return None
             except OSError as broken:
                 return self.close(f"the link broke: {os.strerror(broken.errno or 0)}")
             if count == 0:

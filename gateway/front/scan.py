@@ -24,7 +24,8 @@ _CONTENTS = 5
 @dataclass(slots=True)
 class Scanned:
     """``header``: the message without tensor data. ``raw``: one view per raw tensor. ``contents``: position of an
-    input -> its typed contents."""
+    input -> its typed contents.
+    """
 
     header: bytes
     raw: list[memoryview]

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from gateway.errors import NotFound, Unavailable
-from gateway.target import LoadOrder, Target, Version
 from gateway.models.revision import Deployment, Plan, Revision
 from gateway.models.store import Artifact, ArtifactRefused
 from gateway.request import Description, IndexEntry, Signature
 from gateway.routing.table import Route, Table
+from gateway.target import LoadOrder, Target, Version
 
 GRACE = 0.3
 """Seconds that slower targets get to join before a version goes into traffic on the first one."""

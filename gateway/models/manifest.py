@@ -86,7 +86,9 @@ class Rollback(Section):
 
     def __post_init__(self) -> None:
         if isinstance(self.error_threshold, str) and not _RATE.fullmatch(self.error_threshold):
-            raise Problem(("errorThreshold",), f'expected a count or a rate like "5%", got {show(self.error_threshold)}')
+            raise Problem(
+                ("errorThreshold",), f'expected a count or a rate like "5%", got {show(self.error_threshold)}'
+            )
 
 
 class Hardware(Section):

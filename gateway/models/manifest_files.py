@@ -57,7 +57,9 @@ def check_unique(manifests: Sequence[ModelDeployment], source: str) -> None:
     for manifest in manifests:
         identity = (manifest.name, manifest.version)
         if identity in seen:
-            raise ConfigError(source, None, "spec.model.version", f"{manifest.name} {manifest.version} is declared twice")
+            raise ConfigError(
+                source, None, "spec.model.version", f"{manifest.name} {manifest.version} is declared twice"
+            )
         seen.add(identity)
         percents[manifest.name] = percents.get(manifest.name, 0) + (manifest.spec.traffic.percent or 0)
         if percents[manifest.name] > 100:

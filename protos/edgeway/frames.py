@@ -10,7 +10,8 @@ Times are ``time.monotonic()`` seconds: CLOCK_MONOTONIC is one clock for all pro
 from __future__ import annotations
 
 import struct
-from typing import List, NamedTuple, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 CONTROL = 1
 """Either way: a ``ToWorker`` or ``ToGateway`` message."""
@@ -71,7 +72,7 @@ class TensorPlace(NamedTuple):
     """Position among the model's inputs (or outputs)."""
     dtype: int
     """Code of the datatype, see ``edgeway.tensors``."""
-    shape: Tuple[int, ...]
+    shape: tuple[int, ...]
     offset: int
     """Bytes from the start of the slot."""
     nbytes: int
@@ -141,7 +142,7 @@ def pack_slot(slot: int, size: int) -> bytes:
     return _SLOT.pack(SLOT, slot, size)
 
 
-def unpack_slot(frame: bytes) -> Tuple[int, int]:
+def unpack_slot(frame: bytes) -> tuple[int, int]:
     """(slot, size in bytes)."""
     _, slot, size = _unpack(_SLOT, frame)
     return slot, size
@@ -167,7 +168,7 @@ def pack_fetch(request_id: int, slot: int, out_offset: int) -> bytes:
     return _FETCH.pack(FETCH, slot, request_id, out_offset)
 
 
-def unpack_fetch(frame: bytes) -> Tuple[int, int, int]:
+def unpack_fetch(frame: bytes) -> tuple[int, int, int]:
     """(request id, slot, first byte of the slot that outputs may use)."""
     _, slot, request_id, out_offset = _unpack(_FETCH, frame)
     return request_id, slot, out_offset
@@ -251,10 +252,10 @@ def _pack_tensor(place: TensorPlace) -> bytes:
     return head + struct.pack(f"<{len(shape)}Q", *shape) if shape else head
 
 
-def _unpack_tensors(frame: bytes, at: int, count: int) -> Tuple[List[TensorPlace], int]:
+def _unpack_tensors(frame: bytes, at: int, count: int) -> tuple[list[TensorPlace], int]:
     if count > MAX_TENSORS:
         raise FrameError(f"at most {MAX_TENSORS} tensors, got {count}")
-    places: List[TensorPlace] = []
+    places: list[TensorPlace] = []
     try:
         for _ in range(count):
             index, dtype, ndim, offset, nbytes = _TENSOR.unpack_from(frame, at)
@@ -268,7 +269,7 @@ def _unpack_tensors(frame: bytes, at: int, count: int) -> Tuple[List[TensorPlace
     return places, at
 
 
-def _unpack(form: struct.Struct, frame: bytes, exact: bool = True) -> Tuple[int, ...]:
+def _unpack(form: struct.Struct, frame: bytes, exact: bool = True) -> tuple[int, ...]:
     if len(frame) < form.size or (exact and len(frame) != form.size):
         raise FrameError(f"frame of kind {kind(frame)} has {len(frame)} bytes, expected {form.size}")
     return form.unpack_from(frame)

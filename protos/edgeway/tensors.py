@@ -7,8 +7,8 @@ its length (4 bytes). BF16 has no numpy type of its own; its bits travel as uint
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Datatype:
     code: int
     itemsize: int
     """Bytes of an element; 0 for BYTES, whose elements vary."""
-    numpy: Optional[np.dtype]
+    numpy: np.dtype | None
     """None for BYTES."""
 
 
@@ -46,9 +46,9 @@ DATATYPES: Sequence[Datatype] = (
     Datatype("BYTES", 13, 0, None),
     _type("BF16", 14, "<u2"),
 )
-BY_NAME: Dict[str, Datatype] = {datatype.name: datatype for datatype in DATATYPES}
-BY_CODE: Dict[int, Datatype] = {datatype.code: datatype for datatype in DATATYPES}
-_BY_NUMPY: Dict[np.dtype, str] = {
+BY_NAME: dict[str, Datatype] = {datatype.name: datatype for datatype in DATATYPES}
+BY_CODE: dict[int, Datatype] = {datatype.code: datatype for datatype in DATATYPES}
+_BY_NUMPY: dict[np.dtype, str] = {
     datatype.numpy: datatype.name for datatype in DATATYPES if datatype.numpy is not None and datatype.name != "BF16"
 }
 _LENGTH = struct.Struct("<I")
@@ -91,7 +91,7 @@ def to_bytes(array: np.ndarray) -> memoryview:
         array = array.astype(array.dtype.newbyteorder("<"))
     if array.dtype.name == "bfloat16":
         array = array.view(np.dtype("<u2"))
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).cast("B")
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def to_array(datatype: str, shape: Sequence[int], data: memoryview) -> np.ndarray:
@@ -118,7 +118,7 @@ def encode_bytes(elements: Iterable[object]) -> bytes:
     Raises:
         ValueError: an element is neither bytes nor text.
     """
-    parts: List[bytes] = []
+    parts: list[bytes] = []
     for element in elements:
         if isinstance(element, str):
             element = element.encode()
@@ -129,7 +129,7 @@ def encode_bytes(elements: Iterable[object]) -> bytes:
     return b"".join(parts)
 
 
-def decode_bytes(data: memoryview, expected: int) -> List[bytes]:
+def decode_bytes(data: memoryview, expected: int) -> list[bytes]:
     """The elements of a BYTES tensor.
 
     Raises:
@@ -137,7 +137,7 @@ def decode_bytes(data: memoryview, expected: int) -> List[bytes]:
     """
     if expected * _LENGTH.size > data.nbytes:
         raise ValueError(f"{expected} elements need at least {expected * _LENGTH.size} bytes, got {data.nbytes}")
-    elements: List[bytes] = []
+    elements: list[bytes] = []
     at, end = 0, data.nbytes
     while at < end:
         if len(elements) == expected:

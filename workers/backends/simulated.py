@@ -164,7 +164,8 @@ class Script:
 
     def _active(self, kind: str, now: float) -> Optional[float]:
         """Seconds that a fault lasts, if one of this kind is due; one without a duration of its own happens once,
-        but for ``vanish``, which stays."""
+        but for ``vanish``, which stays.
+        """
         for index, (what, at, after_runs, seconds) in enumerate(self._faults):
             due = self._runs >= after_runs if after_runs is not None else now >= at
             if what != kind or not due:

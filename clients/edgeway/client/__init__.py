@@ -1,0 +1,20 @@
+"""Ask a gateway for inference: numpy in, numpy out, within a latency budget."""
+
+from edgeway.client.aio import AsyncClient
+from edgeway.client.errors import BadRequest, InferenceError, Late, NotFound, Overloaded, Unavailable
+from edgeway.client.result import ModelMetadata, Result, TensorMetadata
+from edgeway.client.sync import Client
+
+__all__ = [
+    "AsyncClient",
+    "BadRequest",
+    "Client",
+    "InferenceError",
+    "Late",
+    "ModelMetadata",
+    "NotFound",
+    "Overloaded",
+    "Result",
+    "TensorMetadata",
+    "Unavailable",
+]

@@ -1,0 +1,169 @@
+"""Requests to bytes and bytes to results, by hand: a generated message would copy every tensor once more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeway import parameters as names
+from edgeway.client.result import ModelMetadata, Result, TensorMetadata
+from edgeway.tensors import datatype_of, to_array, to_bytes
+from edgeway.v1 import open_inference_pb2 as oip
+
+_MASK = (1 << 64) - 1
+_RAW_OUTPUT = 6
+
+
+@dataclass(frozen=True)
+class Call:
+    """One inference, ready to be sent again with less time."""
+
+    before: bytes
+    """Model, version, id and parameters but for the timeout."""
+    tensors: Sequence[bytes | memoryview]
+    budget: float | None
+    """Seconds; None: what the deployment says."""
+    deadline: float
+    """Seconds until the caller gives up."""
+
+    def message(self, elapsed: float) -> bytes:
+        """The request's bytes; ``elapsed`` seconds of the budget are gone. The only copy of the tensors."""
+        timeout = b""
+        if self.budget is not None:
+            left = max(1, int((self.budget - elapsed) * 1e6))
+            timeout = _parameter(names.TIMEOUT, b"\x10" + _varint(left))
+        return b"".join((self.before, timeout, *self.tensors))
+
+
+def encode(
+    model: str,
+    inputs: Mapping[str, np.ndarray],
+    outputs: Sequence[str],
+    version: str,
+    request_id: str,
+    priority: int,
+    route_key: str | None,
+    stream_key: str | None,
+    degrade: str | None,
+) -> tuple[bytes, list[bytes | memoryview]]:
+    """(everything but timeout and tensors, the tensors' parts).
+
+    Raises:
+        ValueError: an array's dtype has no place in the protocol.
+    """
+    head = [_text(1, model)]
+    if version:
+        head.append(_text(2, version))
+    if request_id:
+        head.append(_text(3, request_id))
+    if priority:
+        head.append(_parameter(names.PRIORITY, b"\x10" + _varint(priority)))
+    for name, value in ((names.ROUTE_KEY, route_key), (names.STREAM_KEY, stream_key), (names.DEGRADE, degrade)):
+        if value is not None:
+            head.append(_parameter(name, _text(3, value)))
+    parts: list[bytes | memoryview] = []
+    raw: list[bytes | memoryview] = []
+    for name, given in inputs.items():
+        array = np.asarray(given)
+        try:
+            datatype, data = datatype_of(array), to_bytes(array)
+        except ValueError as wrong:
+            raise ValueError(f"input {name!r}: {wrong}") from None
+        sizes = b"".join(map(_varint, array.shape))
+        parts.append(_field(5, _text(1, name) + _text(2, datatype) + (_field(3, sizes) if sizes else b"")))
+        raw += [b"\x3a" + _varint(data.nbytes), data]
+    parts += [_field(6, _text(1, name)) for name in outputs]
+    return b"".join(head), parts + raw
+
+
+def decode(message: bytes, wall: float) -> Result:
+    """A result whose arrays view ``message``."""
+    view, end = memoryview(message), len(message)
+    header: list[memoryview] = []
+    raw: list[memoryview] = []
+    at = start = 0
+    while at < end:
+        field_at = at
+        tag, at = _read_varint(message, at)
+        if tag & 7 != 2:  # the response's own fields are all delimited; an unknown one of another kind ends the walk
+            break
+        length, at = _read_varint(message, at)
+        if tag >> 3 == _RAW_OUTPUT:
+            header.append(view[start:field_at])
+            raw.append(view[at : at + length])
+            start = at + length
+        at += length
+    header.append(view[start:end])
+    response = oip.ModelInferResponse.FromString(b"".join(header))
+    arrays = {
+        tensor.name: _widened(tensor.datatype, to_array(tensor.datatype, tuple(tensor.shape), data))
+        for tensor, data in zip(response.outputs, raw, strict=True)
+    }
+    facts = response.parameters
+    return Result(
+        outputs=arrays,
+        model=response.model_name,
+        version=response.model_version,
+        served_by=facts[names.TARGET].string_param,
+        accelerator=facts[names.ACCELERATOR].string_param,
+        kind=facts[names.KIND].string_param,
+        degraded=facts[names.DEGRADED].bool_param,
+        reason=facts[names.REASON].string_param,
+        queue_ms=facts[names.QUEUE_US].int64_param / 1e3,
+        compute_ms=facts[names.COMPUTE_US].int64_param / 1e3,
+        total_ms=facts[names.TOTAL_US].int64_param / 1e3,
+        budget_left_ms=facts[names.BUDGET_LEFT_US].int64_param / 1e3,
+        wall_ms=wall * 1e3,
+        id=response.id,
+    )
+
+
+def metadata_of(message: bytes) -> ModelMetadata:
+    """From a ModelMetadataResponse."""
+    response = oip.ModelMetadataResponse.FromString(message)
+
+    def tensors(given: Sequence[Any]) -> tuple[TensorMetadata, ...]:
+        return tuple(TensorMetadata(t.name, t.datatype, tuple(t.shape)) for t in given)
+
+    inputs, outputs = tensors(response.inputs), tensors(response.outputs)
+    return ModelMetadata(response.name, tuple(response.versions), response.platform, inputs, outputs)
+
+
+def _widened(datatype: str, array: np.ndarray) -> np.ndarray:
+    return (array.astype(np.uint32) << 16).view(np.float32) if datatype == "BF16" else array
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _varint(value: int) -> bytes:
+    value &= _MASK
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _text(number: int, text: str) -> bytes:
+    return _field(number, text.encode())
+
+
+def _parameter(name: str, value: bytes) -> bytes:
+    return _field(4, _text(1, name) + _field(2, value))
