@@ -15,6 +15,9 @@ BUILT_IN = {
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
+NOT_YET = ("coreml", "edgetpu", "litert", "openvino", "qnn", "remote", "tensorrt")
+"""Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
+
 
 def names() -> Dict[str, str]:
     """Backend name -> ``module:class``, nothing imported yet."""
@@ -41,7 +44,15 @@ def find(name: str) -> Any:
 
 def probe_all(only: Optional[str] = None) -> Dict[str, Tuple[str, Probe]]:
     """Backend name -> its kind, and what it says of this device. One that can't be imported is listed with the reason."""
-    return {name: _probe(name) for name in sorted(names()) if only in (None, name)}
+    found = {name: _probe(name) for name in sorted(names()) if only in (None, name)}
+    for name in NOT_YET:
+        if name not in found and only in (None, name):
+            kind = "remote" if name == "remote" else "hardware"
+            remedy = (
+                "list cpu among the targets, which serves meanwhile, or install a distribution that adds the backend"
+            )
+            found[name] = kind, Probe(False, "this version has no backend of that name", remedy)
+    return found
 
 
 def _probe(name: str) -> Tuple[str, Probe]:

@@ -16,7 +16,7 @@ _VERBS = {
     "infer": "gateway.cli.infer:infer",
     "doctor": "gateway.cli.doctor:doctor",
     "demo": "gateway.cli.demo:demo",
-    "version": "gateway.cli.version:version",
+    "version": "gateway.cli.version:show_version",
 }
 
 

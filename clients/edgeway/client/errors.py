@@ -69,6 +69,8 @@ def error_of(
     total = _milliseconds(facts.get(names.metadata_key(names.TOTAL_US)))
     if code is grpc.StatusCode.UNAVAILABLE and total is None:
         text = f"no gateway answers at {address} ({text}); is `edgeway serve` running?"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and total is None:
+        text = f"the gateway at {address} did not answer in time; is it running?"
     return _CLASSES.get(code, InferenceError)(
         text,
         code,

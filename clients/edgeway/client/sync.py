@@ -12,7 +12,7 @@ import numpy as np
 from tenacity import Retrying
 
 from edgeway.client.channel import GRACE, METHODS, OPTIONS, again, target
-from edgeway.client.errors import Unavailable, error_of
+from edgeway.client.errors import Late, Unavailable, error_of
 from edgeway.client.result import ModelMetadata, Result
 from edgeway.client.wire import Call, decode, encode, metadata_of
 from edgeway.places import inference_address
@@ -83,9 +83,14 @@ class Client:
         started = time.monotonic()
         try:
             message = self._attempt(call, started, metadata)
-        except Unavailable:
+        except Unavailable as lost:
             left = call.deadline - (time.monotonic() - started)
-            message = Retrying(**again(left))(self._attempt, call, started, metadata)
+            try:
+                message = Retrying(**again(left))(self._attempt, call, started, metadata)
+            except Late as late:
+                if late.total_ms is None:  # nobody took the second try either: the first says why
+                    raise lost from None
+                raise
         return decode(message, time.monotonic() - started)
 
     def _attempt(self, call: Call, started: float, metadata: Sequence[tuple[str, str]]) -> bytes:

@@ -1,0 +1,210 @@
+"""``edgeway get``: what the gateway has and does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from edgeway.v1 import control_pb2 as control
+from gateway.cli.control import Control, control_option
+from gateway.cli.errors import fail
+from gateway.cli.output import Row, show, stamp
+
+_WATCHED_EVERY = 1.0
+"""Seconds between two looks of --watch."""
+
+Columns = list[tuple[str, str]]
+_DEPLOYMENT_COLUMNS: Columns = [
+    ("NAME", "name"),
+    ("VERSION", "version"),
+    ("STATE", "state"),
+    ("PERCENT", "percent"),
+    ("CURRENT", "current"),
+    ("REQUESTS", "requests"),
+    ("ERRORS", "errors"),
+    ("P50 MS", "latency.p50Ms"),
+    ("P95 MS", "latency.p95Ms"),
+    ("P99 MS", "latency.p99Ms"),
+    ("REASON", "reason"),
+]
+_TARGET_COLUMNS: Columns = [
+    ("DEPLOYMENT", "deployment"),
+    ("VERSION", "version"),
+    ("WORKER", "worker"),
+    ("KIND", "kind"),
+    ("STATE", "state"),
+    ("WAIT P95 MS", "waitP95Ms"),
+    ("RUN P95 MS", "runP95Ms"),
+    ("SHARE", "share"),
+    ("REASON", "reason"),
+]
+_ACCELERATOR_COLUMNS: Columns = [
+    ("WORKER", "worker"),
+    ("BACKEND", "backend"),
+    ("KIND", "kind"),
+    ("PID", "pid"),
+    ("STATE", "state"),
+    ("BAND", "band"),
+    ("TEMP C", "temperatureC"),
+    ("RESTARTS", "restarts"),
+    ("IN FLIGHT", "inFlight"),
+    ("QUEUED", "queueDepth"),
+    ("REASON", "reason"),
+]
+_EVENT_COLUMNS: Columns = [
+    ("TIME", "time"),
+    ("KIND", "kind"),
+    ("DEPLOYMENT", "deployment"),
+    ("VERSION", "version"),
+    ("WORKER", "worker"),
+    ("MESSAGE", "message"),
+]
+
+
+@click.command(short_help="Show deployments, targets, accelerators or events.")
+@click.argument("what", type=click.Choice(["deployments", "targets", "accelerators", "events"]))
+@click.argument("name", default="")
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True
+)
+@click.option("--watch", is_flag=True, help="Show it again every second; events: follow them.")
+@control_option
+def get(what: str, name: str, form: str, watch: bool, gateway: Control) -> None:
+    """Show what the gateway has: deployments and their versions, targets with their predictions, accelerators, events.
+
+    NAME narrows it to one deployment, worker, or for events either.
+    """
+    look = _LOOKS[what]
+    try:
+        if watch and what == "events":
+            _follow(gateway, name, form)
+        while True:
+            if watch and form == "table":
+                click.clear()
+            look(gateway, name, form)
+            if not watch:
+                return
+            time.sleep(_WATCHED_EVERY)
+    except KeyboardInterrupt:
+        return
+
+
+def _deployments(gateway: Control, name: str, form: str) -> None:
+    response = gateway.call("GetDeployments", control.GetRequest(name=name))
+    rows = [
+        {"name": deployment.name, "versions": [version_row(v) for v in deployment.versions]}
+        for deployment in response.deployments
+    ]
+    if form != "table":
+        show(rows, form, [], "")
+        return
+    flat = [{"name": row["name"], **version} for row in rows for version in row["versions"]]
+    show(flat, form, _DEPLOYMENT_COLUMNS, "no deployments; add one with `edgeway apply -f FILE`")
+
+
+def version_row(version: Any) -> Row:
+    """One version as ``get deployments -o json`` shows it."""
+    latency = version.latency
+    return {
+        "version": version.version,
+        "state": version.state,
+        "reason": version.reason,
+        "percent": version.percent,
+        "current": version.current,
+        "previous": version.previous,
+        "checksum": version.checksum,
+        "lastUpdate": stamp(version.last_update),
+        "requests": version.requests,
+        "errors": version.errors,
+        "latency": {
+            "p50Ms": round(latency.p50_ms, 3) if latency.count else None,
+            "p95Ms": round(latency.p95_ms, 3) if latency.count else None,
+            "p99Ms": round(latency.p99_ms, 3) if latency.count else None,
+            "count": latency.count,
+        },
+        "accuracy": version.accuracy if version.HasField("accuracy") else None,
+        "drift": version.drift if version.HasField("drift") else None,
+        "agreement": version.agreement if version.HasField("agreement") else None,
+    }
+
+
+def _targets(gateway: Control, name: str, form: str) -> None:
+    response = gateway.call("GetTargets", control.GetRequest(name=name))
+    rows = [
+        {
+            "deployment": target.deployment,
+            "version": target.version,
+            "worker": target.worker,
+            "kind": target.kind,
+            "state": target.state,
+            "reason": target.reason,
+            "since": stamp(target.since),
+            "waitP95Ms": round(target.wait_p95_ms, 3),
+            "runP95Ms": round(target.run_p95_ms, 3),
+            "share": round(target.share, 4),
+        }
+        for target in response.targets
+    ]
+    show(rows, form, _TARGET_COLUMNS, "no targets: no version is deployed")
+
+
+def _accelerators(gateway: Control, name: str, form: str) -> None:
+    response = gateway.call("GetAccelerators", control.GetRequest(name=name))
+    rows = [
+        {
+            "worker": worker.worker,
+            "backend": worker.backend,
+            "kind": worker.kind,
+            "pid": worker.pid or None,
+            "state": worker.state,
+            "reason": worker.reason,
+            "since": stamp(worker.since),
+            "band": worker.band,
+            "temperatureC": worker.temperature_c if worker.HasField("temperature_c") else None,
+            "restarts": worker.restarts,
+            "inFlight": worker.in_flight,
+            "queueDepth": worker.queue_depth,
+            "device": worker.device,
+            "runtime": worker.runtime,
+        }
+        for worker in response.accelerators
+    ]
+    show(rows, form, _ACCELERATOR_COLUMNS, "no workers")
+
+
+def _events(gateway: Control, name: str, form: str) -> None:
+    response = gateway.call("GetEvents", control.GetRequest(name=name))
+    show([_event_row(event) for event in response.events], form, _EVENT_COLUMNS, "no events")
+
+
+def _event_row(event: Any) -> Row:
+    return {
+        "time": stamp(event.time),
+        "kind": event.kind,
+        "deployment": event.deployment,
+        "version": event.version,
+        "worker": event.worker,
+        "message": event.message,
+    }
+
+
+def _follow(gateway: Control, name: str, form: str) -> None:
+    """Print each event as it comes, one line each (JSON: one object per line), until the gateway ends."""
+    import json
+
+    for event in gateway.events(0):
+        if name in ("", event.deployment, event.worker):
+            row = _event_row(event)
+            click.echo(json.dumps(row) if form == "json" else "  ".join(str(value) for value in row.values() if value))
+    fail("the gateway ended")
+
+
+_LOOKS: dict[str, Callable[[Control, str, str], None]] = {
+    "deployments": _deployments,
+    "targets": _targets,
+    "accelerators": _accelerators,
+    "events": _events,
+}

@@ -1,0 +1,108 @@
+"""``edgeway apply, delete, validate, schema``: manifests."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from edgeway.v1 import control_pb2 as control
+from gateway.cli.control import Control, control_option
+from gateway.cli.errors import fail
+from gateway.models.manifest import ModelDeployment
+from gateway.models.manifest_files import load_manifests, parse_manifests, to_plain, with_absolute_uris
+from gateway.schemas import KINDS
+from gateway.schemas import schema as schema_of
+from gateway.strict_yaml import ConfigError
+
+_LOOK_EVERY = 0.1
+"""Seconds between two looks of --wait."""
+_OVER = ("failed", "barred", "rolledBack", "unloaded")
+
+
+@click.command(short_help="Deploy model versions from manifests.")
+@click.option("-f", "--file", "source", required=True, metavar="FILE|DIR|-", help="Manifests; - reads stdin.")
+@click.option("--wait", is_flag=True, help="Return when the versions serve, or with the reason why one can't.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=300, show_default=True, help="Seconds for --wait.")
+@control_option
+def apply(source: str, wait: bool, timeout: float, gateway: Control) -> None:
+    """Accept and store the versions that manifests declare; they load in the background.
+
+    The version before serves until the new one is loaded and warm.
+    """
+    manifests = _read(source)
+    texts = [json.dumps(to_plain(manifest)) for manifest in manifests]
+    response = gateway.call("Apply", control.ApplyRequest(manifests=texts))
+    for warning in response.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    for applied in response.applied:
+        click.echo(f"{applied.name} {applied.version}: {'accepted' if applied.changed else 'unchanged'}")
+    if wait:
+        _wait(gateway, [(applied.name, applied.version) for applied in response.applied], timeout)
+
+
+def _read(source: str) -> list[ModelDeployment]:
+    try:
+        if source == "-":
+            parsed = parse_manifests(sys.stdin.read(), "stdin")
+            return [with_absolute_uris(manifest, Path.cwd()) for manifest in parsed]
+        return load_manifests(Path(source))
+    except (ConfigError, UnicodeDecodeError) as refused:
+        fail(str(refused))
+
+
+def _wait(gateway: Control, wanted: Sequence[tuple[str, str]], timeout: float) -> None:
+    """Return when all are ready and serve; end the command when one can't, or when the time is over."""
+    end = time.monotonic() + timeout
+    waiting = dict.fromkeys(wanted, "")
+    while True:
+        for name, label in list(waiting):
+            response = gateway.call("GetDeployments", control.GetRequest(name=name))
+            versions = {v.version: v for d in response.deployments for v in d.versions}
+            status = versions.get(label)
+            if status is None:
+                fail(f"{name} {label}: deleted while it was awaited")
+            if status.state in _OVER:
+                fail(f"{name} {label}: {status.state}: {status.reason}")
+            if status.state == "ready":
+                click.echo(f"{name} {label}: ready")
+                del waiting[name, label]
+            else:
+                waiting[name, label] = f"{status.state} {status.reason}".strip()
+        if not waiting:
+            return
+        if time.monotonic() > end:
+            still = "; ".join(f"{name} {label}: {state}" for (name, label), state in waiting.items())
+            fail(f"not ready after {timeout:g} s: {still}")
+        time.sleep(_LOOK_EVERY)
+
+
+@click.command(short_help="Remove a deployment or one of its versions.")
+@click.argument("name")
+@click.option("--version", "label", default="", metavar="V", help="Only this version.")
+@control_option
+def delete(name: str, label: str, gateway: Control) -> None:
+    """Remove a deployment, or one version of it; requests under way are finished."""
+    response = gateway.call("Delete", control.DeleteRequest(name=name, version=label))
+    for version in response.versions:
+        click.echo(f"{name} {version}: deleted")
+
+
+@click.command(short_help="Check manifests without a gateway.")
+@click.option("-f", "--file", "source", required=True, metavar="FILE|DIR|-", help="Manifests; - reads stdin.")
+def validate(source: str) -> None:
+    """Check manifests: form, types, ranges, duplicates. Needs no gateway and fetches nothing."""
+    for manifest in _read(source):
+        click.echo(f"{manifest.name} {manifest.version}: valid")
+
+
+@click.command(short_help="Print JSON Schemas.")
+@click.argument("kind", type=click.Choice([*sorted(KINDS), "all"]), default="all")
+def schema(kind: str) -> None:
+    """Print the JSON Schema of manifests or of the device config, for editors and CI; all: an object with both."""
+    shown = {name: schema_of(name) for name in sorted(KINDS)} if kind == "all" else schema_of(kind)
+    click.echo(json.dumps(shown, indent=2))
