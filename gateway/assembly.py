@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -127,7 +128,7 @@ async def _serve(settings: ServeSettings) -> None:
         workers.start()
         await workers.introduced()
         await operations.restore()
-        await _follow(settings, operations, catalog, events, repository, background)
+        await _follow(settings, operations, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
         for listener in listeners:
@@ -136,7 +137,7 @@ async def _serve(settings: ServeSettings) -> None:
         health.refresh()
         gc.collect()
         gc.freeze()  # a full collection of what start-up left would stop the loop for some 17 ms
-        _announce(settings, listeners, metrics)
+        _announce(listeners, metrics)
         background.append(asyncio.create_task(_watchdog()))
         await stop.wait()
         await _drain(life, health, listeners, config.limits.drain_seconds)
@@ -159,7 +160,6 @@ async def _serve(settings: ServeSettings) -> None:
 async def _follow(
     settings: ServeSettings,
     operations: GatewayOperations,
-    catalog: Catalog,
     events: Events,
     repository: RepositoryControl | None,
     background: list[asyncio.Task[None]],
@@ -171,10 +171,10 @@ async def _follow(
         await looked.wait()
     if settings.manifests is not None:
         first = asyncio.Event()
-        pending: set[asyncio.Task[object]] = set()
+        pending: set[asyncio.Future[object]] = set()
 
-        def later(work: object) -> None:
-            task: asyncio.Task[object] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        def later(work: Awaitable[object]) -> None:
+            task = asyncio.ensure_future(work)
             pending.add(task)
             task.add_done_callback(pending.discard)
             task.add_done_callback(lambda _: first.set())
@@ -213,7 +213,7 @@ async def _watchdog() -> None:
         await asyncio.sleep(interval)
 
 
-def _announce(settings: ServeSettings, listeners: list[Listener], metrics: MetricsServer | None) -> None:
+def _announce(listeners: list[Listener], metrics: MetricsServer | None) -> None:
     *data, control = listeners
     ready = {
         "ready": True,

@@ -20,14 +20,14 @@ _LONGEST_SOCKET_PATH = 90
 """Bytes. The kernel takes 107; the temporary name that a socket has before it is published is longer than its own."""
 
 
-class BudgetSettings(Section):
+class BudgetSettings(Section, frozen=True):
     """Latency budgets of requests to which nobody else gave one."""
 
     default_ms: Positive = 1000
     margin_ms: Annotated[float, Meta(ge=0)] = 1
 
 
-class WorkerConfig(Section):
+class WorkerConfig(Section, frozen=True):
     """One worker process. ``instances``: runs at a time; by default 2 for the CPU of a machine with two cores or more,
     else 1. ``options`` belong to the backend.
     """
@@ -44,7 +44,7 @@ class WorkerConfig(Section):
     options: dict[str, Any] = {}
 
 
-class Bands(Section):
+class Bands(Section, frozen=True):
     """Temperatures in degrees C at which a band is entered and left."""
 
     warm: tuple[float, float] = (65, 60)
@@ -58,7 +58,7 @@ class Bands(Section):
                 raise Problem((name,), f"the second temperature must be below the first, got {enter:g} and {leave:g}")
 
 
-class HeatSettings(Section):
+class HeatSettings(Section, frozen=True):
     """Where temperatures are read and what they mean."""
 
     sysfs_root: str = "/sys"
@@ -66,14 +66,14 @@ class HeatSettings(Section):
     dwell_seconds: Annotated[float, Meta(ge=0)] = 5
 
 
-class SharedMemorySettings(Section):
+class SharedMemorySettings(Section, frozen=True):
     """Who may register shared memory, and how much."""
 
     clients: Literal["off", "unix", "all"] = "unix"
     max_mb: Count = field(name="maxMB", default=512)
 
 
-class Limits(Section):
+class Limits(Section, frozen=True):
     """Hard limits. In flight means waiting or running."""
 
     max_message_mb: Annotated[int, Meta(ge=1, le=1024)] = field(name="maxMessageMB", default=128)
@@ -82,7 +82,7 @@ class Limits(Section):
     drain_seconds: Positive = 10
 
 
-class TlsSettings(Section):
+class TlsSettings(Section, frozen=True):
     """Files for TCP beyond loopback; with ``clientCa``, clients must show a certificate of it."""
 
     cert: str
@@ -90,7 +90,7 @@ class TlsSettings(Section):
     client_ca: str | None = None
 
 
-class TelemetrySettings(Section):
+class TelemetrySettings(Section, frozen=True):
     """Where traces go. ``otlp``: URL of an OTLP/gRPC collector; none: traces are off."""
 
     otlp: str | None = None
@@ -98,7 +98,7 @@ class TelemetrySettings(Section):
     sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
 
 
-class DeviceConfig(Section):
+class DeviceConfig(Section, frozen=True):
     """Edgeway's device configuration."""
 
     listen: tuple[str, ...] | None = None

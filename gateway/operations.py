@@ -193,11 +193,11 @@ class GatewayOperations:
                 )
         for deployment in list(self._catalog.deployments.values()):
             for revision in list(deployment.revisions):
-                labels = (("model", deployment.name), ("version", revision.label))
-                info = (*labels, ("checksum", revision.sha256), ("state", revision.state))
+                version = (("model", deployment.name), ("version", revision.label))
+                info = (*version, ("checksum", revision.sha256), ("state", revision.state))
                 yield Reading("edgeway_model_info", "1 for every version that is known", info, 1)
                 updated = revision.last_update
-                yield Reading("edgeway_model_last_update_timestamp_seconds", "Last change of state", labels, updated)
+                yield Reading("edgeway_model_last_update_timestamp_seconds", "Last change of state", version, updated)
 
     def _named(self, name: str) -> list[Deployment]:
         deployments = self._catalog.deployments

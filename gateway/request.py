@@ -50,6 +50,20 @@ class IndexEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Statistics:
+    """Sums of one version since the gateway began: counts, and nanoseconds in all."""
+
+    success_count: int = 0
+    success_ns: int = 0
+    fail_count: int = 0
+    fail_ns: int = 0
+    queue_ns: int = 0
+    compute_ns: int = 0
+    last_inference_ms: int = 0
+    """Milliseconds since the epoch; 0: never."""
+
+
+@dataclass(frozen=True, slots=True)
 class InputTensor:
     """One tensor as it came in. ``data`` views the bytes of the message: nobody parses or copies them on the way."""
 

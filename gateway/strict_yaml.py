@@ -3,7 +3,7 @@
 YAML 1.1, which PyYAML implements, has surprises that a device must not meet in the field: `off` is False, `010` is 8,
 `1:30` is 90, `2024-01-01` is a date, the last of two equal keys wins, aliases grow a small file without bound and tags
 build objects. So only PyYAML's parser is used, never its resolvers and constructors: the values are built here from
-parse events, and an unquoted scalar means exactly this (YAML 1.2's core schema without octal, hexadecimal and infinity):
+parse events, and an unquoted scalar means exactly this (YAML 1.2's core schema without octal, hexadecimal, infinity):
 
     null, Null, NULL, ~ and nothing at all      null
     true, True, TRUE, false, False, FALSE       boolean
@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import yaml
 
 MAX_DOCUMENT_BYTES = 64 * 1024
-"""Longest document. The longest manifest one would write is some 4 KiB; PyYAML needs 0.2 s for 64 KiB of a small core."""
+"""Longest document. Manifests have some 4 KiB at most; PyYAML needs 0.2 s for 64 KiB on a small core."""
 
 MAX_FILE_BYTES = 1024 * 1024
 """Longest text of several documents."""
@@ -149,16 +149,16 @@ def parse_all(text: str, source: str) -> list[Document]:
         raise ConfigError(source, line, "", f"the character U+{ord(refused.character):04X} is not allowed") from refused
     except yaml.MarkedYAMLError as refused:
         mark = refused.problem_mark or refused.context_mark
-        line = None if mark is None else mark.line + 1
+        at = None if mark is None else mark.line + 1
         problem = refused.problem or refused.context or "is no YAML"
-        raise ConfigError(source, line, "", f"is not valid YAML: {problem}") from refused
+        raise ConfigError(source, at, "", f"is not valid YAML: {problem}") from refused
 
 
 class _Builder:
     """Builds plain data from the parse events of one text."""
 
     def __init__(self, text: str, source: str) -> None:
-        # JSON may be indented with tabs, which YAML refuses even within brackets. JSON knows no raw tab inside a string.
+        # JSON may be indented with tabs, which YAML refuses even within brackets. JSON has no raw tab in a string.
         self._text = text.replace("\t", " ") if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")) else text
         self._source = source
         self._places: dict[KeyPath, Place] = {}
@@ -174,10 +174,12 @@ class _Builder:
                 data = self._value(next(self._events), ())
                 yield Document(self._source, data, self._places)
 
-    def _checked_events(self) -> Iterator[yaml.Event]:
-        """The events of the text; a document is measured while it is read, so that a long one costs no more than 64 KiB."""
-        for event in yaml.parse(self._text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.DocumentStartEvent):
+    def _checked_events(self) -> Iterator[Any]:
+        """The events of the text; a document is measured while it is read: a long one costs no more than 64 KiB."""
+        events: Iterator[Any] = yaml.parse(self._text, Loader=yaml.SafeLoader)
+        for event in events:
+            begins: bool = isinstance(event, yaml.DocumentStartEvent)
+            if begins:
                 self._document_start = event.start_mark.index
             elif event.end_mark.index - self._document_start > MAX_DOCUMENT_BYTES // 4:
                 # Characters are counted in bytes only where that could matter; UTF-8 has at most four a character.
@@ -186,7 +188,7 @@ class _Builder:
                     self._refuse(event, (), f"the document is longer than {MAX_DOCUMENT_BYTES // 1024} KiB")
             yield event
 
-    def _value(self, event: yaml.Event, path: KeyPath, key_line: int | None = None) -> Any:
+    def _value(self, event: Any, path: KeyPath, key_line: int | None = None) -> Any:
         """The value that begins with an event, its places noted.
 
         Args:
@@ -226,18 +228,19 @@ class _Builder:
             entries[key] = self._value(next(self._events), (*path, key), lines[key])
         return entries
 
-    def _key(self, event: yaml.Event, path: KeyPath) -> str:
+    def _key(self, event: Any, path: KeyPath) -> str:
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             self._refuse(event, path, "a key must be a string, not a mapping or list")
-        key = self._value(event, (*path, ""))
-        del self._places[(*path, "")]
+        inside = (*path, "")
+        key = self._value(event, inside)
+        del self._places[inside]
         if not isinstance(key, str):
             self._refuse(event, path, f"the key {event.value or 'null'} is not a string; put it in quotes")
         if key == "<<" and not event.style:
             self._refuse(event, path, "merge keys (`<<`) are not allowed; write the values out")
         return key
 
-    def _plain(self, event: yaml.ScalarEvent, path: KeyPath) -> Any:
+    def _plain(self, event: Any, path: KeyPath) -> Any:
         written: str = event.value
         if _NULL.match(written):
             return None
@@ -255,7 +258,7 @@ class _Builder:
             self._refuse(event, path, f"{_shortened(written)} is too large a number; put it in quotes if it is a label")
         return written
 
-    def _quoted(self, event: yaml.ScalarEvent, path: KeyPath) -> str:
+    def _quoted(self, event: Any, path: KeyPath) -> str:
         written: str = event.value
         try:
             # JSON writes characters beyond the first plane as two escapes, which PyYAML leaves as two halves.
@@ -263,11 +266,11 @@ class _Builder:
         except UnicodeDecodeError as refused:
             raise ConfigError(self._source, _line(event), shown_path(path), "has half of a surrogate pair") from refused
 
-    def _refuse(self, event: yaml.Event, path: KeyPath, problem: str) -> NoReturn:
+    def _refuse(self, event: Any, path: KeyPath, problem: str) -> NoReturn:
         raise ConfigError(self._source, _line(event), shown_path(path), problem)
 
 
-def _line(event: yaml.Event) -> int:
+def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 

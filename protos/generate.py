@@ -1,4 +1,4 @@
-"""Make the stubs from the .proto files: ``python protos/generate.py``; with ``--check``, only say whether they are fresh.
+"""Make the stubs from the .proto files: ``python protos/generate.py``; ``--check`` only says whether they are fresh.
 
 A stub is a serialized descriptor in our private pool plus message classes made from it by protobuf's public
 interface. protoc's own Python output would register in the default pool, and would refuse every protobuf older than
@@ -87,7 +87,7 @@ def module(file: FileDescriptorProto) -> str:
                 lines.append(f"        {method.name!r}: Method({path!r}, {request}, {response}, {streaming}),")
             lines.append("    },")
         lines.append("}")
-    return "\n".join(line for previous, line in zip(["x", *lines], lines) if line or previous) + "\n"
+    return "\n".join(line for previous, line in zip(["x", *lines], lines, strict=False) if line or previous) + "\n"
 
 
 def _chunks(data: bytes) -> list[bytes]:

@@ -17,7 +17,7 @@ _REASONS = ((BackendUnavailable, _Reason.UNAVAILABLE), (ModelTooLarge, _Reason.M
 class LoadError(Exception):
     """Why a file was not loaded; ``reason`` is a value of ``LoadFailed.Reason``."""
 
-    def __init__(self, reason: int, message: str) -> None:
+    def __init__(self, reason: Any, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -43,7 +43,7 @@ def find(name: str) -> Any:
 
 
 def probe_all(only: Optional[str] = None) -> Dict[str, Tuple[str, Probe]]:
-    """Backend name -> its kind, and what it says of this device. One that can't be imported is listed with the reason."""
+    """Backend name -> its kind, and what it says of this device. One that can't be imported says why."""
     found = {name: _probe(name) for name in sorted(names()) if only in (None, name)}
     for name in NOT_YET:
         if name not in found and only in (None, name):

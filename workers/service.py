@@ -37,7 +37,7 @@ ZOMBIE_SECONDS = 0.05
 SPARES = 4
 
 _STATUS = ((InvalidInput, frames.INVALID_INPUT), (RunCancelled, frames.CANCELLED), (DeviceFault, frames.DEVICE_FAULT))
-_BANDS = {"unknown": 0, "nominal": 1, "warm": 2, "hot": 3, "critical": 4}
+_BANDS: Dict[str, Any] = {"unknown": 0, "nominal": 1, "warm": 2, "hot": 3, "critical": 4}
 
 
 class Service:
@@ -159,7 +159,7 @@ class Service:
             run.done()
             status = next((status for kind, status in _STATUS if isinstance(failed, kind)), frames.RUNTIME_ERROR)
             return self._finish(run, status, started, time.monotonic(), message=str(failed))
-        except Exception as bug:  # a bug in a backend must cost one run, not the worker's whole queue
+        except Exception as bug:  # noqa: BLE001 - a bug in a backend must cost one run, not the worker's whole queue
             run.done()
             return self._finish(
                 run, frames.RUNTIME_ERROR, started, time.monotonic(), message=f"{type(bug).__name__}: {bug}"
@@ -320,7 +320,7 @@ class Service:
         """A thread of the worker that fails leaves it half dead: end it, so that the gateway starts a whole one."""
         try:
             work(*arguments)
-        except BaseException as bug:
+        except BaseException as bug:  # noqa: BLE001 - the edge of a thread: it ends the process
             print(f"worker thread failed: {type(bug).__name__}: {bug}", file=sys.stderr, flush=True)
             os._exit(5)
 

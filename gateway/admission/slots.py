@@ -9,7 +9,7 @@ from gateway.errors import Shed
 
 @dataclass(slots=True)
 class InFlight:
-    """Counts what is in flight, waiting or running. Shed at once beyond a limit: a queue that is full only makes late."""
+    """Counts what is in flight, waiting or running. Shed at once beyond a limit: a full queue only makes late."""
 
     max_requests: int
     max_bytes: int

@@ -44,7 +44,8 @@ class Control:
         """The response."""
         method = METHODS[rpc]
         try:
-            answer = self._channel.unary_unary(method.path)(request.SerializeToString(), timeout=_TIMEOUT)
+            call: Any = self._channel.unary_unary(method.path)
+            answer = call(request.SerializeToString(), timeout=_TIMEOUT)
         except grpc.RpcError as failed:
             fail(self._problem(failed))
         return method.response.FromString(answer)
@@ -53,7 +54,8 @@ class Control:
         """Kept events after that number, then live ones."""
         method = METHODS["WatchEvents"]
         try:
-            for event in self._channel.unary_stream(method.path)(method.request(after=after).SerializeToString()):
+            stream: Any = self._channel.unary_stream(method.path)
+            for event in stream(method.request(after=after).SerializeToString()):
                 yield method.response.FromString(event)
         except grpc.RpcError as failed:
             fail(self._problem(failed))

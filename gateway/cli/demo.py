@@ -64,14 +64,14 @@ class Play:
     def run(self, folder: Path) -> list[Check]:
         """Play it; what was found."""
         console = self._console
-        with console.status("starting a gateway with a CPU worker and a simulated accelerator") as status:
-            with stage(folder, self._phases) as started:
-                status.stop()
-                if self._lines:
-                    self._watch(started, None)
-                else:
-                    with Live(console=console, refresh_per_second=8, transient=True) as screen:
-                        self._watch(started, screen)
+        waiting = console.status("starting a gateway with a CPU worker and a simulated accelerator")
+        with waiting, stage(folder, self._phases) as started:
+            waiting.stop()
+            if self._lines:
+                self._watch(started, None)
+            else:
+                with Live(console=console, refresh_per_second=8, transient=True) as screen:
+                    self._watch(started, screen)
         if self._lines:
             console.print(plain("all", self._total), soft_wrap=True)
         else:

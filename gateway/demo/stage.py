@@ -25,7 +25,7 @@ from gateway.models.manifest_files import load_manifests, to_plain
 READY_LIMIT = 60.0
 """Seconds for the gateway to start and the model to load; a cold Raspberry Pi needs ten."""
 _LEADS = (3.0, 8.0, 25.0)
-"""Seconds given to the start. The script of the simulated accelerator runs by the clock, and must begin with the camera:
+"""Seconds given to the start. The simulated accelerator's script runs by the clock, and must begin with the camera:
 when the start took longer, it is done again with more."""
 MANIFEST = "manifest-1.0.yaml"
 

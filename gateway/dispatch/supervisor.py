@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from edgeway.v1 import worker_pb2
 from gateway.dispatch.link import Link
@@ -106,14 +107,18 @@ class Supervisor:
             else:
                 self._worker.received(message)
 
-        link = Link(ours, loop, control, lambda why: closed.done() or closed.set_result(why), self._max_bytes)
+        def ended(why: str) -> None:
+            if not closed.done():
+                closed.set_result(why)
+
+        link = Link(ours, loop, control, ended, self._max_bytes)
         ready_at: float | None = None
         try:
-            await asyncio.wait({hello, closed, died}, timeout=START_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(_futures(hello, closed, died), timeout=START_LIMIT, return_when=asyncio.FIRST_COMPLETED)
             if hello.done():
                 ready_at = loop.time()
                 self._worker.attach(link, hello.result())
-                await asyncio.wait({closed, died}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(_futures(closed, died), return_when=asyncio.FIRST_COMPLETED)
         finally:
             link.close("the worker died" if died.done() else "the gateway closed the link")
             if not died.done():
@@ -227,8 +232,12 @@ class Supervisor:
         return f"ended with exit code {returncode}"
 
 
+def _futures(*futures: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
+    return set(futures)
+
+
 def source_roots() -> list[str]:
-    """Folders from which another interpreter imports ``workers`` and ``edgeway``: this one's, found without importing."""
+    """Folders from which another interpreter imports ``workers`` and ``edgeway``: found without importing."""
     roots = []
     for package, depth in (("workers", 1), ("edgeway.v1", 2)):
         spec = importlib.util.find_spec(package)

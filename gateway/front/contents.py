@@ -66,4 +66,4 @@ def raw_of(name: str, datatype: str, shape: tuple[int, ...], contents: memoryvie
         limits = np.iinfo(numpy)
         if array.min() < limits.min or array.max() > limits.max:
             raise InvalidRequest(f"input {name!r}: a value lies outside of {datatype}: {limits.min} to {limits.max}")
-    return memoryview(array.astype(numpy).reshape(-1).view(np.uint8))
+    return array.astype(numpy).reshape(-1).view(np.uint8).data

@@ -20,7 +20,12 @@ from gateway.front.status import abort, abort_outcome
 from gateway.request import Outcome, TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
-EXTENSIONS = ("model_repository", "model_repository(unload_dependents)", "model_configuration", "schedule_policy")
+EXTENSIONS: tuple[str, ...] = (
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "model_configuration",
+    "schedule_policy",
+)
 EXTENSIONS += ("binary_tensor_data", "parameters", "statistics", "edgeway_budget", "edgeway_failover")
 
 Rpc = Callable[[Any, Any], Awaitable[Message]]
@@ -192,7 +197,7 @@ class InferenceService:
         return self._repository, name
 
 
-def message_handler(kind: Any, rpc: Rpc) -> grpc.RpcMethodHandler:
+def message_handler(kind: Any, rpc: Rpc) -> Any:
     """A unary RPC on messages: malformed bytes are INVALID_ARGUMENT, where grpc would say UNKNOWN."""
 
     async def call(content: bytes, context: Any) -> bytes:
@@ -204,7 +209,7 @@ def message_handler(kind: Any, rpc: Rpc) -> grpc.RpcMethodHandler:
     return grpc.unary_unary_rpc_method_handler(call)
 
 
-def not_offered(name: str, streaming: bool) -> grpc.RpcMethodHandler:
+def not_offered(name: str, streaming: bool) -> Any:
     """An RPC of the protocol that answers UNIMPLEMENTED."""
 
     async def refuse(content: Any, context: Any) -> bytes:

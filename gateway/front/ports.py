@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Protocol
 
 from edgeway.v1 import control_pb2
-from gateway.record.latency import Statistics
-from gateway.request import Answer, Description, IndexEntry, Outcome, Request
+from gateway.request import Answer, Description, IndexEntry, Outcome, Request, Statistics
 
 
 class Handler(Protocol):
-    """The pipeline. Never raises for a request's fault: the outcome's code says it; a cancelled caller passes through."""
+    """The pipeline. Never raises for a request's fault: the outcome's code says it; cancellation passes."""
 
     async def handle(self, request: Request) -> Answer: ...
 

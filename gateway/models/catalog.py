@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from gateway.errors import NotFound, Unavailable
@@ -144,7 +145,7 @@ class Catalog:
         if waiting:
             await asyncio.wait(waiting, timeout=GRACE)
         for future, target in loading.items():
-            future.add_done_callback(lambda late, target=target: _must_agree(target, late, signature))
+            future.add_done_callback(partial(_must_agree, target, signature))
         return Version(plan.version, signature, tuple(targets))
 
     async def _targets(self, plan: Plan, suffix: str) -> list[Target]:
@@ -204,8 +205,8 @@ class Catalog:
         message = state + (f": {reason}" if reason else "")
         self._emit(f"version-{state}", message, deployment=revision.plan.name, version=revision.label)
 
-    def _spawn(self, work: object) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -277,7 +278,7 @@ def _usable(version: Version) -> bool:
     return any(target.accepts_work for target in version.targets)
 
 
-def _must_agree(target: Target, future: asyncio.Future[Signature], signature: Signature) -> None:
+def _must_agree(target: Target, signature: Signature, future: asyncio.Future[Signature]) -> None:
     """A target whose file takes or gives other tensors is not the same logical model."""
     if future.cancelled() or future.exception() is not None:
         return

@@ -40,7 +40,7 @@ def _check_uri(uri: str, path: tuple[str, ...]) -> None:
         raise Problem(path, f"expected a URI with one of {', '.join(SCHEMES)}, got {show(uri)}")
 
 
-class Metadata(Section):
+class Metadata(Section, frozen=True):
     """Identity and notes."""
 
     name: Name
@@ -48,7 +48,7 @@ class Metadata(Section):
     annotations: dict[str, str] = {}
 
 
-class ModelFile(Section):
+class ModelFile(Section, frozen=True):
     """The file of this version."""
 
     uri: Uri
@@ -61,7 +61,7 @@ class ModelFile(Section):
             raise Problem(("version",), f"{show(self.version)} is an alias, a version can't be called so")
 
 
-class Artifact(Section):
+class Artifact(Section, frozen=True):
     """Another file of the same version, for one kind of accelerator."""
 
     accelerator: Name
@@ -72,7 +72,7 @@ class Artifact(Section):
         _check_uri(self.uri, ("uri",))
 
 
-class Rollback(Section):
+class Rollback(Section, frozen=True):
     """When to leave this version by itself, and for which."""
 
     previous_version: Label | None = None
@@ -91,14 +91,14 @@ class Rollback(Section):
             )
 
 
-class Hardware(Section):
+class Hardware(Section, frozen=True):
     """What the version is meant for."""
 
     accelerator: Name | None = None
     min_memory_mb: Count | None = field(name="minMemoryMB", default=None)
 
 
-class Latency(Section):
+class Latency(Section, frozen=True):
     """Budget of a request that sets none, and what to do when nobody makes it."""
 
     budget_ms: Positive | None = None
@@ -106,7 +106,7 @@ class Latency(Section):
     degrade: Literal["allow", "never"] = "allow"
 
 
-class Traffic(Section):
+class Traffic(Section, frozen=True):
     """The version's share of requests."""
 
     percent: Percent | None = None
@@ -120,7 +120,7 @@ class Traffic(Section):
             raise Problem(("steps",), f"must rise, got {list(self.steps)}")
 
 
-class Tolerance(Section):
+class Tolerance(Section, frozen=True):
     """How far an answer may be from the golden one: absolute and relative, or by rank, or by angle."""
 
     rtol: Annotated[float, Meta(ge=0)] | None = None
@@ -129,7 +129,7 @@ class Tolerance(Section):
     cosine: Ratio | None = None
 
 
-class Golden(Section):
+class Golden(Section, frozen=True):
     """Samples that the version must answer right before it gets traffic."""
 
     uri: Uri
@@ -139,14 +139,14 @@ class Golden(Section):
         _check_uri(self.uri, ("uri",))
 
 
-class Batching(Section):
+class Batching(Section, frozen=True):
     """Joining of requests into one run."""
 
     max_size: Count
     max_delay_ms: Annotated[float, Meta(ge=0)] = 0
 
 
-class Spec(Section):
+class Spec(Section, frozen=True):
     """The version itself."""
 
     model: ModelFile
@@ -160,7 +160,7 @@ class Spec(Section):
     batching: Batching | None = None
 
 
-class ModelDeployment(Section):
+class ModelDeployment(Section, frozen=True):
     """One version of one deployment, as an ``edge.ai/v1`` manifest declares it."""
 
     api_version: Literal["edge.ai/v1"]

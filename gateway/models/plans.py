@@ -146,7 +146,7 @@ async def follow_manifests(
 
 
 def _stamp(folder: Path) -> list[tuple[str, int, int]]:
-    """Changes when a file of the folder does; ConfigMap mounts change the target of a link, hence stat and not lstat."""
+    """Changes when a file of the folder does; ConfigMap mounts change the target of a link, hence no lstat."""
     try:
         files = sorted(file for file in folder.iterdir() if file.suffix in (".yaml", ".yml", ".json"))
         return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]

@@ -27,20 +27,6 @@ class Latency:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Sums for Triton's ModelStatistics: counts, and nanoseconds in all."""
-
-    success_count: int = 0
-    success_ns: int = 0
-    fail_count: int = 0
-    fail_ns: int = 0
-    queue_ns: int = 0
-    compute_ns: int = 0
-    last_inference_ms: int = 0
-    """Milliseconds since the epoch; 0: never."""
-
-
 class Histogram:
     """Counts per logarithmic bucket. Adding costs about 0.5 us."""
 
@@ -66,7 +52,7 @@ def quantile(histograms: list[Histogram], q: float) -> float:
     for index in range(BUCKETS):
         seen += sum(histogram.counts[index] for histogram in histograms)
         if seen and seen >= rank:
-            return SHORTEST * GROWTH ** (index + 0.5)
+            return float(SHORTEST * GROWTH ** (index + 0.5))
     return 0.0
 
 

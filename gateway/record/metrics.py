@@ -37,7 +37,7 @@ class MetricsServer:
     def __init__(self, address: str, recorder: Recorder, readings: Callable[[], Iterable[Reading]]) -> None:
         """Raises MetricsUnavailable: no such address, or it is in use."""
         registry = CollectorRegistry()
-        registry.register(_Collector(recorder, readings))  # type: ignore[arg-type]
+        registry.register(_Collector(recorder, readings))
         host, _, port = address.rpartition(":")
         try:
             self._server, _ = start_http_server(int(port), host, registry)

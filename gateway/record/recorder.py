@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import Code
-from gateway.record.latency import Histogram, Latency, RecentLatency, Statistics
-from gateway.request import Outcome
+from gateway.record.latency import Histogram, Latency, RecentLatency
+from gateway.request import Outcome, Statistics
 
 Trace = Callable[[Outcome], None]
 

@@ -46,9 +46,11 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
         exporter = OTLPSpanExporter(endpoint=otlp, insecure=True if otlp and otlp.startswith("http:") else None)
         self._processor = BatchSpanProcessor(exporter)
-        self._make = lambda name, attributes: TracerProvider(
-            resource=Resource.create({"service.name": name, **attributes})
-        )
+
+        def make(name: str, attributes: dict[str, Any]) -> TracerProvider:
+            return TracerProvider(resource=Resource.create({"service.name": name, **attributes}))
+
+        self._make = make
         self._gateway = self._provider(os.environ.get("OTEL_SERVICE_NAME", "edgeway"), {})
         self._workers: dict[tuple[str, int], TracerProvider] = {}
 
@@ -69,7 +71,7 @@ class Tracing:
     def close(self) -> None:
         """Send what is left, for at most two seconds."""
         self._processor.force_flush(2000)
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
 
     def _spans(self, outcome: Outcome, context: Any) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context

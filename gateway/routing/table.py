@@ -42,10 +42,7 @@ class Route:
             NotFound: a pinned version that does not exist.
             Unavailable: it exists but is not ready, or none is.
         """
-        if request.version == "":
-            label = self.split.choose(request.route_key)
-        else:
-            label = self.resolve(request.version)
+        label = self.resolve(request.version) if request.version else self.split.choose(request.route_key)
         if label is None:
             raise Unavailable(f"model {self.name} has no {request.version or 'version'} that is ready")
         version = self.versions.get(label)

@@ -68,7 +68,7 @@ class FrameError(ValueError):
 class TensorPlace(NamedTuple):
     """Where one tensor lies in a slot."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants here
     """Position among the model's inputs (or outputs)."""
     dtype: int
     """Code of the datatype, see ``edgeway.tensors``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple, Type
 
 import numpy as np
 
@@ -83,7 +83,8 @@ class CpuBackend:
         except ImportError as missing:
             raise BackendUnavailable(f"onnxruntime can't be imported: {missing}") from missing
         self._ort = ort
-        self._errors: Tuple[type, ...] = tuple(getattr(state, name) for name in _ERRORS if hasattr(state, name))
+        known = [getattr(state, name) for name in _ERRORS if hasattr(state, name)]
+        self._errors: Tuple[Type[Exception], ...] = (*known, ValueError, RuntimeError)
         self._threads = settings.threads
         self.runtime = f"onnxruntime {ort.__version__}"
         self.device = platform.processor() or platform.machine()
@@ -132,7 +133,7 @@ class CpuBackend:
         return self._ort.OrtValue.ortvalue_from_numpy(array_of(tensor))
 
     @property
-    def errors(self) -> Tuple[type, ...]:
+    def errors(self) -> Tuple[Type[Exception], ...]:
         return self._errors
 
 
@@ -165,7 +166,7 @@ class OnnxModel:
                 return [self._tensor(name, value) for name, value in zip(outputs, results)]
             feed = {name: array_of(tensor) for name, tensor in inputs.items()}
             arrays = self._session.run(list(outputs), feed, options)
-        except (*self._backend.errors, ValueError, RuntimeError) as failed:
+        except self._backend.errors as failed:
             if cancellation.cancelled:
                 raise RunCancelled("ended because nobody waits for it") from failed
             raise RunFailed(_text(failed)) from failed
@@ -211,7 +212,7 @@ def tensor_of(datatype: str, array: Any) -> Tensor:
     if datatype == "BYTES":
         return Tensor(datatype, array.shape, memoryview(encode_bytes(array.reshape(-1).tolist())))
     flat = np.ascontiguousarray(array).reshape(-1)
-    return Tensor(datatype, array.shape, memoryview(flat.view(np.uint8)))
+    return Tensor(datatype, array.shape, flat.view(np.uint8).data)
 
 
 def _spec(argument: Any, side: str) -> TensorSpec:

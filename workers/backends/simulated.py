@@ -104,7 +104,7 @@ class Script:
         _known(options, _OPTIONS, "options")
         self._service = _number(options, "serviceMs", 0.0) / 1e3
         self._jitter = _number(options, "jitterMs", 0.0) / 1e3
-        self._random = random.Random(int(_number(options, "seed", 0)))
+        self._random = random.Random(int(_number(options, "seed", 0)))  # noqa: S311 - jitter, no secret
         self.resident_bytes = int(_number(options, "residentMB", 0.0) * _MB)
         self._origin = _number(options, "origin", time.monotonic())
         self._queue = [_queue_entry(entry) for entry in options.get("queue", ())]
@@ -125,7 +125,7 @@ class Script:
 
     def service_seconds(self) -> float:
         """How long a run takes in all, at present heat."""
-        slow = self._slowdown.get(self.heat().band, 1.0)
+        slow: float = self._slowdown.get(self.heat().band, 1.0)
         return (self._service + self._random.uniform(0.0, self._jitter)) * slow
 
     def backlog(self) -> float:
@@ -146,7 +146,7 @@ class Script:
         return Heat(band, celsius, self.backlog(), lost)
 
     def fault(self) -> str:
-        """Apply the faults that are due: crash and hang do not return, error and vanish raise; ``wrong`` is returned."""
+        """Apply the faults that are due: crash and hang don't return, error and vanish raise, ``wrong`` is returned."""
         now = self.now()
         with self._lock:
             self._runs += 1
