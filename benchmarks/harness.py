@@ -214,7 +214,11 @@ def slow(loops: int) -> onnx.ModelProto:
     body = helper.make_graph(
         [helper.make_node("MatMul", ["m", "eye"], ["m_out"]), helper.make_node("Identity", ["go"], ["go_out"])],
         "body",
-        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("m", TensorProto.FLOAT, [256] * 2)],
+        [
+            value("i", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("m", TensorProto.FLOAT, [256] * 2),
+        ],
         [value("go_out", TensorProto.BOOL, []), value("m_out", TensorProto.FLOAT, [256, 256])],
     )
     zero = numpy_helper.from_array(np.zeros(2, np.int64), "zero")

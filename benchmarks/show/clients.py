@@ -20,7 +20,9 @@ def health(address: str) -> str:
 
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        states = [stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status for name in ("", "identity")]
+        states = [
+            stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status for name in ("", "identity")
+        ]
     return "ok" if states == [health_pb2.HealthCheckResponse.SERVING] * 2 else f"states {states}"
 
 

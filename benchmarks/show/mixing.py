@@ -1,4 +1,4 @@
-"""Models beside each other on one CPU worker: a cheap one beside long runs, many at once, and calls that are given up."""
+"""Models beside each other on one CPU worker: a cheap one beside long runs, many at once, and calls given up."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def cheap_beside_long(address: str, verdict: Verdict, seconds: float) -> None:
     stop.set()
     for thread in threads:
         thread.join()
-    verdict.control(f"cheap alone: at most {alone * 1e3:.1f} ms; a long run beside: {np.median(runs):.2f} s in its queue")
+    verdict.control(
+        f"cheap alone: at most {alone * 1e3:.1f} ms; a long run beside: {np.median(runs):.2f} s in its queue"
+    )
     verdict.check(max(waits) <= 0.5, f"cheap beside 1.5 s runs: at most {max(waits):.3f} s of {len(waits)} (0.5 s)")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from gateway.errors import InvalidRequest
 from gateway.request import Request, Signature
 
@@ -13,12 +15,12 @@ def check(request: Request, signature: Signature) -> None:
         InvalidRequest: naming the tensor, what was expected and what came.
     """
     if len(request.inputs) != len(signature.inputs):
-        _raise_count(request, signature)
+        _raise_names(request, signature)
     specs = {spec.name: spec for spec in signature.inputs}
     for tensor in request.inputs:
         spec = specs.get(tensor.name)
         if spec is None:
-            raise InvalidRequest(f"input {tensor.name!r} is unknown; the model takes {_names(specs)}")
+            _raise_names(request, signature)
         if tensor.datatype != spec.datatype:
             raise InvalidRequest(f"input {tensor.name!r}: expected {spec.datatype}, got {tensor.datatype}")
         if len(tensor.shape) != len(spec.shape):
@@ -35,15 +37,17 @@ def check(request: Request, signature: Signature) -> None:
         known = {spec.name for spec in signature.outputs}
         for name in request.outputs:
             if name not in known:
-                raise InvalidRequest(f"output {name!r} is unknown; the model gives {_names(known)}")
+                raise InvalidRequest(
+                    f"output {name!r} is unknown: expected outputs of {_names(known)}, got {_names(request.outputs)}"
+                )
 
 
-def _raise_count(request: Request, signature: Signature) -> None:
+def _raise_names(request: Request, signature: Signature) -> NoReturn:
     given, wanted = {tensor.name for tensor in request.inputs}, {spec.name for spec in signature.inputs}
     if missing := sorted(wanted - given):
-        raise InvalidRequest(f"input {missing[0]!r} is missing; the model takes {_names(wanted)}, got {_names(given)}")
+        raise InvalidRequest(f"input {missing[0]!r} is missing: expected inputs {_names(wanted)}, got {_names(given)}")
     extra = sorted(given - wanted)
-    raise InvalidRequest(f"input {extra[0]!r} is unknown; the model takes {_names(wanted)}")
+    raise InvalidRequest(f"input {extra[0]!r} is unknown: expected inputs {_names(wanted)}, got {_names(given)}")
 
 
 def _names(names: object) -> str:

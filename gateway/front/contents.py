@@ -40,7 +40,7 @@ def raw_of(name: str, datatype: str, shape: tuple[int, ...], contents: memoryvie
     expected = count(shape)
     if expected * least > contents.nbytes + 16:
         raise InvalidRequest(
-            f"input {name!r}: {datatype} of shape {list(shape)} needs {expected} elements, "
+            f"input {name!r}: expected {expected} elements for {datatype} of shape {list(shape)}, "
             f"got {contents.nbytes} bytes of contents"
         )
     if contents.nbytes > 64 + expected * 12 and datatype != "BYTES":
@@ -53,10 +53,12 @@ def raw_of(name: str, datatype: str, shape: tuple[int, ...], contents: memoryvie
         raise InvalidRequest(f"input {name!r}: contents are malformed: {malformed}") from malformed
     others = [descriptor.name for descriptor, _ in parsed.ListFields() if descriptor.name != field]
     if others:
-        raise InvalidRequest(f"input {name!r}: {datatype} belongs into {field}, got {others[0]}")
+        raise InvalidRequest(f"input {name!r}: expected {field} for {datatype}, got {others[0]}")
     elements = getattr(parsed, field)
     if len(elements) != expected:
-        raise InvalidRequest(f"input {name!r}: shape {list(shape)} needs {expected} elements, got {len(elements)}")
+        raise InvalidRequest(
+            f"input {name!r}: expected {expected} elements for shape {list(shape)}, got {len(elements)}"
+        )
     if datatype == "BYTES":
         return memoryview(encode_bytes(elements))
     numpy = BY_NAME[datatype].numpy

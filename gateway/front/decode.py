@@ -67,9 +67,9 @@ def _inputs(tensors: Sequence[Any], scanned: Scanned) -> list[InputTensor]:
         raise InvalidRequest(f"at most {MAX_TENSORS} inputs, got {len(tensors)}")
     if scanned.raw and scanned.contents:
         named = tensors[next(iter(scanned.contents))].name
-        raise InvalidRequest(f"input {named!r} has typed contents although the request has raw ones")
+        raise InvalidRequest(f"input {named!r}: expected no typed contents beside raw_input_contents, got both")
     if scanned.raw and len(scanned.raw) != len(tensors):
-        raise InvalidRequest(f"{len(tensors)} inputs need as many raw_input_contents, got {len(scanned.raw)}")
+        raise InvalidRequest(f"raw_input_contents: expected {len(tensors)}, one per input, got {len(scanned.raw)}")
     inputs: list[InputTensor] = []
     seen: set[str] = set()
     for index, tensor in enumerate(tensors):
@@ -77,12 +77,14 @@ def _inputs(tensors: Sequence[Any], scanned: Scanned) -> list[InputTensor]:
         if not name or len(name) > _LONGEST_NAME or "\0" in name:
             raise InvalidRequest(f"input {index} has no usable name")
         if name in seen:
-            raise InvalidRequest(f"input {name!r} is there twice")
+            raise InvalidRequest(f"input {name!r}: expected once, got twice")
         seen.add(name)
         if datatype not in BY_NAME:
-            raise InvalidRequest(f"input {name!r}: datatype {datatype!r} is unknown, known are {', '.join(BY_NAME)}")
+            raise InvalidRequest(f"input {name!r}: expected a datatype of {', '.join(BY_NAME)}, got {datatype!r}")
         if len(shape) > MAX_DIMS or any(size < 0 for size in shape):
-            raise InvalidRequest(f"input {name!r}: a shape has at most {MAX_DIMS} sizes >= 0, got {list(shape)}")
+            raise InvalidRequest(
+                f"input {name!r}: expected a shape of at most {MAX_DIMS} sizes >= 0, got {list(shape)[: MAX_DIMS + 1]}"
+            )
         if tensor.parameters:
             _tensor_parameters(f"input {name!r}", tensor.parameters)
         if scanned.raw:
@@ -99,15 +101,15 @@ def _inputs(tensors: Sequence[Any], scanned: Scanned) -> list[InputTensor]:
 
 def _check_size(name: str, datatype: str, shape: tuple[int, ...], got: int) -> None:
     expected = nbytes(datatype, shape)
-    if expected >= 1 << 63:
-        raise InvalidRequest(f"input {name!r}: shape {list(shape)} has more bytes than there are")
     if datatype == "BYTES":
         if got < expected:
             raise InvalidRequest(
-                f"input {name!r}: BYTES of shape {list(shape)} needs at least {expected} bytes, got {got}"
+                f"input {name!r}: expected at least {expected} bytes for BYTES of shape {list(shape)}, got {got}"
             )
     elif got != expected:
-        raise InvalidRequest(f"input {name!r}: {datatype} of shape {list(shape)} needs {expected} bytes, got {got}")
+        raise InvalidRequest(
+            f"input {name!r}: expected {expected} bytes for {datatype} of shape {list(shape)}, got {got}"
+        )
 
 
 def _outputs(tensors: Sequence[Any]) -> tuple[str, ...]:

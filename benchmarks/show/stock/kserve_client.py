@@ -1,4 +1,4 @@
-"""Stock kserve gRPC client, typed contents and raw: ``python kserve_client.py ADDRESS``; model ``identity`` must be there."""
+"""Stock kserve gRPC client, typed contents and raw: ``python kserve_client.py ADDRESS``; needs model ``identity``."""
 
 import asyncio
 import sys
