@@ -77,7 +77,7 @@ class Schedule:
         self._changed = threading.Condition()
         self._short: List[Tuple[_Key, Run]] = []
         self._long: List[Tuple[_Key, Run]] = []
-        self._closed = False
+        self._taken = 0
 
     def put(self, run: Run, short: bool) -> None:
         with self._changed:
@@ -98,8 +98,27 @@ class Schedule:
                 if not short_only and self._long and (not heap or self._long[0][0] < heap[0][0]):
                     heap = self._long
                 if heap:
+                    self._taken += 1
                     return heapq.heappop(heap)[1]
                 self._changed.wait()
+
+    def done(self) -> None:
+        """A run that was taken is over."""
+        with self._changed:
+            self._taken -= 1
+
+    @property
+    def taken(self) -> int:
+        """Runs that instances are at."""
+        return self._taken
+
+    def claim(self) -> bool:
+        """Take a run that was never put, if none waits and none is taken; ``done`` ends it."""
+        with self._changed:
+            if self._taken or self._short or self._long:
+                return False
+            self._taken = 1
+            return True
 
     def remove(self, request_id: int) -> Optional[Run]:
         """Take a waiting run out, if it still waits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import gc
 import math
 import os
@@ -10,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from edgeway import frames
 from edgeway.frames import FrameError, Infer, Reply
@@ -35,8 +36,13 @@ REPORT_SECONDS = 0.1
 ZOMBIE_SECONDS = 0.05
 """How long a cancelled run may go on before a spare thread takes its instance's place."""
 SPARES = 4
+INLINE = 0.0002
+"""Seconds. Runs that are expected to take no longer are run by the thread that reads the link, if no other is on."""
+HELD_UP = 0.02
+"""Seconds after which such a run has turned out to be another, and the link gets another reader."""
 
 _STATUS = ((InvalidInput, frames.INVALID_INPUT), (RunCancelled, frames.CANCELLED), (DeviceFault, frames.DEVICE_FAULT))
+_ONE_FD = socket.CMSG_SPACE(array.array("i").itemsize)
 _BANDS: Dict[str, Any] = {"unknown": 0, "nominal": 1, "warm": 2, "hot": 3, "critical": 4}
 
 
@@ -53,8 +59,12 @@ class Service:
         self._models: Dict[int, LoadedModel] = {}
         self._runs: Dict[int, Run] = {}
         self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._running = 0
         self._spares = 0
+        self._reader = object()
+        """Whose turn it is to read the link."""
+        self._inline_since = 0.0
+        """When the reading thread began a run of its own; 0: it reads."""
+        self._turn = threading.Lock()
 
     def serve(self) -> None:
         """Until the gateway closes the link; then the process ends at once, because nothing here is worth saving."""
@@ -64,19 +74,25 @@ class Service:
         for instance in range(self._settings.instances):
             self._start(f"instance-{instance}", self._work, several and instance == 0)
         self._control(worker_pb2.ToGateway(hello=self._hello()))
-        while True:
+        self._read(self._reader)
+        threading.Event().wait()  # another thread reads now, and ends the process
+
+    def _read(self, turn: object) -> None:
+        """Take frames from the link, as long as it is this thread's turn."""
+        # One buffer for all frames: recvmsg() would allocate the largest frame's 176 KiB for each.
+        buffer = bytearray(frames.MAX_FRAME)
+        while self._reader is turn:
             try:
-                frame, fds, _, _ = socket.recv_fds(self._socket, frames.MAX_FRAME, 1)
+                count, ancillary, _, _ = self._socket.recvmsg_into([buffer], _ONE_FD)
             except OSError:
-                break
-            if not frame:
-                break
+                os._exit(0)
+            if not count:
+                os._exit(0)
             try:
-                self._received(frame, fds)
+                self._received(bytes(buffer[:count]), _descriptors(ancillary) if ancillary else [])
             except FrameError as malformed:
                 print(f"the gateway broke the protocol of the link: {malformed}", file=sys.stderr, flush=True)
                 os._exit(4)
-        os._exit(0)
 
     def _received(self, frame: bytes, fds: List[int]) -> None:
         kind = frames.kind(frame)
@@ -129,8 +145,29 @@ class Service:
         run.wanted = list(infer.outputs) or list(range(n_outputs))
         self._runs[infer.request_id] = run
         expected = model.expected(sum(place.nbytes for place in infer.inputs))
-        self._schedule.put(run, short=expected is not None and expected <= LONG)
+        if expected is not None and expected <= INLINE and self._schedule.claim():
+            self._run_inline(run)
+        else:
+            self._schedule.put(run, short=expected is not None and expected <= LONG)
         return None
+
+    def _run_inline(self, run: Run) -> None:
+        """Run on the reading thread: waking another would take longer. If it drags on, another one reads meanwhile."""
+        self._inline_since = run.received
+        try:
+            self._run(run)
+        finally:
+            self._schedule.done()
+            with self._turn:
+                self._inline_since = 0.0
+
+    def _relieve(self) -> None:
+        """Have another thread read the link while the one that did is held up by a run that was to be short."""
+        with self._turn:
+            if self._inline_since and time.monotonic() - self._inline_since > HELD_UP:
+                self._inline_since = 0.0
+                self._reader = object()
+                self._start("reader", self._read, self._reader)
 
     def _work(self, short_only: bool, until: Any = None) -> None:
         """What an instance does: one run after the other."""
@@ -138,11 +175,10 @@ class Service:
             run = self._schedule.take(short_only, until)
             if run is None:
                 return
-            self._running += 1
             try:
                 self._run(run)
             finally:
-                self._running -= 1
+                self._schedule.done()
 
     def _run(self, run: Run) -> None:
         infer, model = run.infer, run.model.model
@@ -292,7 +328,7 @@ class Service:
                 band=_BANDS.get(heat.band, 0),
                 temperature_c=math.nan if heat.temperature_c is None else heat.temperature_c,
                 queued=len(self._schedule),
-                running=self._running,
+                running=self._schedule.taken,
                 backlog_seconds=heat.backlog_seconds,
                 lost=heat.lost,
             )
@@ -301,6 +337,7 @@ class Service:
                 last, sent = worker_pb2.Report.FromString(report.SerializeToString()), now
                 report.resident_bytes = resident_bytes()
                 self._control(worker_pb2.ToGateway(report=report))
+            self._relieve()
             pause.wait(REPORT_SECONDS)
 
     def _control(self, message: Any) -> None:
@@ -323,6 +360,15 @@ class Service:
         except BaseException as bug:  # noqa: BLE001 - the edge of a thread: it ends the process
             print(f"worker thread failed: {type(bug).__name__}: {bug}", file=sys.stderr, flush=True)
             os._exit(5)
+
+
+def _descriptors(ancillary: Sequence[Tuple[int, int, bytes]]) -> List[int]:
+    """The descriptors that came with a frame."""
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)
 
 
 def _spec(spec: Any) -> Any:

@@ -148,7 +148,9 @@ class Link:
         self._on_closed(reason)
 
     def _readable(self) -> None:
-        for _ in range(_FRAMES_PER_WAKE):
+        for _ in range(
+            min(_FRAMES_PER_WAKE, max(1, len(self._pending)))
+        ):  # a read in vain costs as much as one that gets
             try:
                 count = self._socket.recv_into(self._buffer)
             except BlockingIOError:

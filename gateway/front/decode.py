@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -18,6 +19,9 @@ from gateway.request import InputTensor, Request
 
 DEFAULT_PRIORITY = 5
 _LONGEST_NAME = 1024
+_KEPT_HEADER = 1024
+_KEPT_FORMS = 512
+_NOTHING = memoryview(b"")
 _MICRO = 1e-6
 _TRACE = ("traceparent", "tracestate")
 _TOLERATED = ("triton_enable_empty_final_response",)
@@ -26,51 +30,98 @@ _AS_METADATA = {names.metadata_key(name): name for name in (names.ROUTE_KEY, nam
 _AS_METADATA |= {name: name for name in (names.TIMEOUT, names.PRIORITY)}
 
 
-def decode(
-    message: bytes, received: float, time_remaining: float | None, metadata: Iterable[tuple[str, str | bytes]]
-) -> Request:
-    """Read one request.
+@dataclass(frozen=True, slots=True)
+class _InputForm:
+    """An input without its data."""
 
-    Args:
-        message: as it came from the wire; the request's tensors view it.
-        received: monotonic seconds.
-        time_remaining: seconds of the gRPC deadline, None without one.
-        metadata: of the call; parameters in it stand behind those in the message.
-
-    Raises:
-        InvalidRequest: malformed, or a contradiction in itself.
-        NotOffered: a part of the protocol that this gateway lacks.
-    """
-    scanned = scan(message)
-    try:
-        header = ModelInferRequest.FromString(scanned.header)
-    except DecodeError as malformed:
-        raise InvalidRequest(f"the message is no ModelInferRequest: {malformed}") from malformed
-    request = Request(
-        model=header.model_name,
-        version=header.model_version,
-        id=header.id,
-        inputs=_inputs(header.inputs, scanned),
-        outputs=_outputs(header.outputs),
-        received=received,
-        nbytes=len(message),
-        deadline=None if time_remaining is None else received + time_remaining,
-    )
-    _from_metadata(request, metadata)
-    if header.parameters:
-        _from_parameters(request, {key: _plain(value) for key, value in header.parameters.items()})
-    return request
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    """What its data must have; for BYTES, at least."""
 
 
-def _inputs(tensors: Sequence[Any], scanned: Scanned) -> list[InputTensor]:
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A request without its tensors."""
+
+    model: str
+    version: str
+    id: str
+    inputs: tuple[_InputForm, ...]
+    outputs: tuple[str, ...]
+    parameters: Mapping[str, Any]
+
+
+class Decoder:
+    """Reads requests; keeps what it read of headers that come again and again, as those of a camera do."""
+
+    def __init__(self) -> None:
+        self._forms: dict[bytes, _Form] = {}
+
+    def decode(
+        self,
+        message: bytes,
+        received: float,
+        time_remaining: float | None,
+        metadata: Iterable[tuple[str, str | bytes]],
+    ) -> Request:
+        """Read one request.
+
+        Args:
+            message: as it came from the wire; the request's tensors view it.
+            received: monotonic seconds.
+            time_remaining: seconds of the gRPC deadline, None without one.
+            metadata: of the call; parameters in it stand behind those in the message.
+
+        Raises:
+            InvalidRequest: malformed, or a contradiction in itself.
+            NotOffered: a part of the protocol that this gateway lacks.
+        """
+        scanned = scan(message)
+        form = self._forms.get(scanned.header)
+        if form is None:
+            form = self._read(scanned)
+        request = Request(
+            model=form.model,
+            version=form.version,
+            id=form.id,
+            inputs=_tensors(form.inputs, scanned),
+            outputs=form.outputs,
+            received=received,
+            nbytes=len(message),
+            deadline=None if time_remaining is None else received + time_remaining,
+        )
+        _from_metadata(request, metadata)
+        if form.parameters:
+            _from_parameters(request, form.parameters)
+        return request
+
+    def _read(self, scanned: Scanned) -> _Form:
+        try:
+            header = ModelInferRequest.FromString(scanned.header)
+        except DecodeError as malformed:
+            raise InvalidRequest(f"the message is no ModelInferRequest: {malformed}") from malformed
+        form = _Form(
+            model=header.model_name,
+            version=header.model_version,
+            id=header.id,
+            inputs=_inputs(header.inputs),
+            outputs=_outputs(header.outputs),
+            parameters={key: _plain(value) for key, value in header.parameters.items()},
+        )
+        # A header with an id of its own does not come again; a long one is not worth the memory.
+        if not form.id and len(scanned.header) <= _KEPT_HEADER:
+            if len(self._forms) >= _KEPT_FORMS:
+                self._forms.clear()
+            self._forms[scanned.header] = form
+        return form
+
+
+def _inputs(tensors: Sequence[Any]) -> tuple[_InputForm, ...]:
     if len(tensors) > MAX_TENSORS:
-        raise InvalidRequest(f"at most {MAX_TENSORS} inputs, got {len(tensors)}")
-    if scanned.raw and scanned.contents:
-        named = tensors[next(iter(scanned.contents))].name
-        raise InvalidRequest(f"input {named!r}: expected no typed contents beside raw_input_contents, got both")
-    if scanned.raw and len(scanned.raw) != len(tensors):
-        raise InvalidRequest(f"raw_input_contents: expected {len(tensors)}, one per input, got {len(scanned.raw)}")
-    inputs: list[InputTensor] = []
+        raise InvalidRequest(f"expected at most {MAX_TENSORS} inputs, got {len(tensors)}")
+    inputs: list[_InputForm] = []
     seen: set[str] = set()
     for index, tensor in enumerate(tensors):
         name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
@@ -87,29 +138,36 @@ def _inputs(tensors: Sequence[Any], scanned: Scanned) -> list[InputTensor]:
             )
         if tensor.parameters:
             _tensor_parameters(f"input {name!r}", tensor.parameters)
-        if scanned.raw:
-            data = scanned.raw[index]
-        elif index in scanned.contents:
-            data = raw_of(name, datatype, shape, scanned.contents[index])
-        else:
-            # A tensor of no elements has empty contents, which some clients leave out.
-            data = memoryview(b"")
-        _check_size(name, datatype, shape, data.nbytes)
-        inputs.append(InputTensor(name, datatype, shape, data))
+        if tensor.HasField("contents"):  # the scan leaves them only beside raw ones
+            raise InvalidRequest(f"input {name!r}: expected no typed contents beside raw_input_contents, got both")
+        inputs.append(_InputForm(name, datatype, shape, nbytes(datatype, shape)))
+    return tuple(inputs)
+
+
+def _tensors(forms: Sequence[_InputForm], scanned: Scanned) -> list[InputTensor]:
+    raw, contents = scanned.raw, scanned.contents
+    if raw and len(raw) != len(forms):
+        raise InvalidRequest(f"raw_input_contents: expected {len(forms)}, one per input, got {len(raw)}")
+    inputs = []
+    for index, form in enumerate(forms):
+        if raw:
+            data = raw[index]
+        elif index in contents:
+            data = raw_of(form.name, form.datatype, form.shape, contents[index])
+        else:  # a tensor of no elements has empty contents, which some clients leave out
+            data = _NOTHING
+        if data.nbytes != form.nbytes:
+            _check_size(form, data.nbytes)
+        inputs.append(InputTensor(form.name, form.datatype, form.shape, data))
     return inputs
 
 
-def _check_size(name: str, datatype: str, shape: tuple[int, ...], got: int) -> None:
-    expected = nbytes(datatype, shape)
-    if datatype == "BYTES":
-        if got < expected:
-            raise InvalidRequest(
-                f"input {name!r}: expected at least {expected} bytes for BYTES of shape {list(shape)}, got {got}"
-            )
-    elif got != expected:
-        raise InvalidRequest(
-            f"input {name!r}: expected {expected} bytes for {datatype} of shape {list(shape)}, got {got}"
-        )
+def _check_size(form: _InputForm, got: int) -> None:
+    what = f"{form.nbytes} bytes for {form.datatype} of shape {list(form.shape)}, got {got}"
+    if form.datatype != "BYTES":
+        raise InvalidRequest(f"input {form.name!r}: expected {what}")
+    if got < form.nbytes:
+        raise InvalidRequest(f"input {form.name!r}: expected at least {what}")
 
 
 def _outputs(tensors: Sequence[Any]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from edgeway import parameters as names
 from gateway.request import Answer, Outcome
 
 _CACHED = 512
-"""Sets of facts whose encoding is kept; a device has a handful."""
+"""Sets of facts, and forms of outputs, whose encoding is kept; a device has a handful."""
 _MASK = (1 << 64) - 1
 
 
@@ -15,26 +15,36 @@ class Encoder:
 
     def __init__(self) -> None:
         self._facts: dict[tuple[str, str, str, str, str, bool, str], bytes] = {}
+        self._headers: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
 
     def encode(self, answer: Answer, request_id: str) -> bytes:
         """One response. ``answer.outcome.finished`` must be set; the answer's slot may be released afterwards."""
-        outcome = answer.outcome
-        parts: list[bytes | memoryview] = [self._constant(outcome)]
-        if request_id:
-            parts.append(_text(3, request_id))
-        parts.append(_integer_parameter(names.QUEUE_US, int(outcome.queue_seconds * 1e6)))
-        parts.append(_integer_parameter(names.COMPUTE_US, int(outcome.compute_seconds * 1e6)))
-        parts.append(_integer_parameter(names.TOTAL_US, int(outcome.total_seconds * 1e6)))
-        parts.append(_integer_parameter(names.BUDGET_LEFT_US, int(outcome.budget_left * 1e6)))
-        for output in answer.outputs:
-            shape = b"".join(map(varint, output.shape))
-            parts.append(
-                _field(5, _text(1, output.name) + _text(2, output.datatype) + (_field(3, shape) if shape else b""))
-            )
-        for output in answer.outputs:
-            parts.append(b"\x32" + varint(output.data.nbytes))
-            parts.append(output.data)
+        outcome, outputs = answer.outcome, answer.outputs
+        parts: list[bytes | memoryview] = [
+            self._constant(outcome),
+            _text(3, request_id) if request_id else b"",
+            _QUEUE.entry(int(outcome.queue_seconds * 1e6)),
+            _COMPUTE.entry(int(outcome.compute_seconds * 1e6)),
+            _TOTAL.entry(int(outcome.total_seconds * 1e6)),
+            _BUDGET_LEFT.entry(int(outcome.budget_left * 1e6)),
+        ]
+        parts += [self._header(output.name, output.datatype, output.shape) for output in outputs]
+        for output in outputs:
+            data = output.data
+            parts += (b"\x32" + varint(data.nbytes), data)
         return b"".join(parts)
+
+    def _header(self, name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+        """An output without its data."""
+        key = (name, datatype, shape)
+        known = self._headers.get(key)
+        if known is None:
+            if len(self._headers) >= _CACHED:
+                self._headers.clear()
+            sizes = b"".join(map(varint, shape))
+            content = _text(1, name) + _text(2, datatype) + (_field(3, sizes) if sizes else b"")
+            known = self._headers[key] = _field(5, content)
+        return known
 
     def _constant(self, outcome: Outcome) -> bytes:
         key = (
@@ -95,5 +105,16 @@ def _text_parameter(name: str, value: str) -> bytes:
     return _parameter(name, _text(3, value))
 
 
-def _integer_parameter(name: str, value: int) -> bytes:
-    return _parameter(name, b"\x10" + varint(value))
+class _Integer:
+    """Entries of one integer parameter; all but the number itself is made once per length."""
+
+    def __init__(self, name: str) -> None:
+        self._before = [_parameter(name, b"\x10" + bytes(length))[:-length] for length in range(1, 11)]
+
+    def entry(self, value: int) -> bytes:
+        number = varint(value)
+        return self._before[len(number) - 1] + number
+
+
+_QUEUE, _COMPUTE = _Integer(names.QUEUE_US), _Integer(names.COMPUTE_US)
+_TOTAL, _BUDGET_LEFT = _Integer(names.TOTAL_US), _Integer(names.BUDGET_LEFT_US)

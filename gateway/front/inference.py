@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from edgeway.tensors import BY_NAME
 from edgeway.v1 import open_inference_pb2 as oip
 from gateway.errors import EdgewayError, InvalidRequest, NotOffered, Refused, Unavailable
-from gateway.front.decode import decode
+from gateway.front.decode import Decoder
 from gateway.front.encode import Encoder
 from gateway.front.ports import Handler, Lifecycle, Models, Recorder, Repository
 from gateway.front.status import abort, abort_outcome
@@ -51,6 +51,7 @@ class InferenceService:
         self._repository = repository
         self._version = version
         self._encoder = Encoder()
+        self._decoder = Decoder()
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """To be added to a grpc.aio server."""
@@ -80,7 +81,9 @@ class InferenceService:
         try:
             if self._lifecycle.draining:
                 raise Unavailable("the gateway is shutting down")
-            request = decode(message, received, context.time_remaining(), context.invocation_metadata() or ())
+            request = self._decoder.decode(
+                message, received, context.time_remaining(), context.invocation_metadata() or ()
+            )
         except EdgewayError as error:
             outcome = Outcome("", received, code=error.code, message=str(error), finished=time.monotonic())
             asyncio.get_running_loop().call_soon(self._recorder.record, outcome)

@@ -7,6 +7,7 @@ their input, and what is left, the header, is small or refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.errors import InvalidRequest
@@ -16,15 +17,14 @@ MAX_FIELDS = 4096
 MAX_HEADER = 64 * 1024
 """Bytes without tensors. protobuf objects take up to 50 times the bytes they come from."""
 
-_INPUTS = 5
-_RAW = 7
-_CONTENTS = 5
+_INPUT, _RAW, _CONTENTS = 5 << 3 | 2, 7 << 3 | 2, 5 << 3 | 2
+"""Tags: field number and wire type."""
 
 
 @dataclass(slots=True)
 class Scanned:
     """``header``: the message without tensor data. ``raw``: one view per raw tensor. ``contents``: position of an
-    input -> its typed contents.
+    input -> its typed contents; they are cut out only where there is no raw tensor, because nobody may send both.
     """
 
     header: bytes
@@ -38,36 +38,54 @@ def scan(message: bytes) -> Scanned:
     Raises:
         InvalidRequest: not protobuf, or beyond the limits.
     """
-    view = memoryview(message)
-    end = len(message)
-    at = start = fields = inputs = size = 0
-    parts: list[bytes | memoryview] = []
+    view, end = memoryview(message), len(message)
+    at = kept = fields = 0
+    parts: list[memoryview] = []
     raw: list[memoryview] = []
-    contents: dict[int, memoryview] = {}
+    inputs: list[tuple[int, int, int]] = []
     while at < end:
         fields += 1
         if fields > MAX_FIELDS:
             raise InvalidRequest(f"the message has more than {MAX_FIELDS} fields")
-        tag_at = at
-        tag, at = _varint(message, at, end)
-        number = tag >> 3
-        value_at, at = _skip(message, tag, at, end)
-        if number == _RAW and tag & 7 == 2:
-            parts.append(view[start:tag_at])
-            raw.append(view[value_at:at])
-            start = at
-        elif number == _INPUTS and tag & 7 == 2:
-            stripped, typed = _strip(view, message, value_at, at)
-            if typed is not None:
-                contents[inputs] = typed
-                parts += [view[start:tag_at], b"\x2a", _encode_varint(len(stripped)), stripped]
-                start = at
-            inputs += 1
-    parts.append(view[start:end])
+        begin = at
+        tag = message[at]
+        at += 1
+        if tag >= 0x80:
+            tag, at = _varint(message, begin, end)
+        value, at = _skip(message, tag, at, end)
+        if tag == _RAW:
+            if kept < begin:
+                parts.append(view[kept:begin])
+            raw.append(view[value:at])
+            kept = at
+        elif tag == _INPUT:
+            inputs.append((begin, value, at))
+    if not raw and inputs:
+        return _typed(view, message, inputs, end)
+    parts.append(view[kept:end])
+    return Scanned(_joined(parts), raw, {})
+
+
+def _typed(view: memoryview, message: bytes, inputs: list[tuple[int, int, int]], end: int) -> Scanned:
+    """Cut the typed contents out of the inputs: (tag, value, end) of each."""
+    kept = 0
+    parts: list[bytes | memoryview] = []
+    contents: dict[int, memoryview] = {}
+    for index, (begin, value, stop) in enumerate(inputs):
+        stripped, typed = _strip(view, message, value, stop)
+        if typed is not None:
+            contents[index] = typed
+            parts += [view[kept:begin], b"\x2a", _encode_varint(len(stripped)), stripped]
+            kept = stop
+    parts.append(view[kept:end])
+    return Scanned(_joined(parts), [], contents)
+
+
+def _joined(parts: Sequence[bytes | memoryview]) -> bytes:
     size = sum(map(len, parts))
     if size > MAX_HEADER:
         raise InvalidRequest(f"the message has {size} bytes beside its tensors, the limit is {MAX_HEADER}")
-    return Scanned(b"".join(parts), raw, contents)
+    return b"".join(parts)
 
 
 def _strip(view: memoryview, message: bytes, start: int, end: int) -> tuple[bytes, memoryview | None]:
@@ -83,7 +101,7 @@ def _strip(view: memoryview, message: bytes, start: int, end: int) -> tuple[byte
         tag_at = at
         tag, at = _varint(message, at, end)
         value_at, at = _skip(message, tag, at, end)
-        if tag == _CONTENTS << 3 | 2:
+        if tag == _CONTENTS:
             if typed is not None:
                 raise InvalidRequest("an input has typed contents twice")
             typed = view[value_at:at]
@@ -99,7 +117,10 @@ def _skip(message: bytes, tag: int, at: int, end: int) -> tuple[int, int]:
     """(start, end) of the value behind a tag."""
     kind = tag & 7
     if kind == 2:
-        length, at = _varint(message, at, end)
+        length = message[at] if at < end else 0x80
+        at += 1
+        if length >= 0x80:
+            length, at = _varint(message, at - 1, end)
         stop = at + length
     elif kind == 0:
         _, stop = _varint(message, at, end)
