@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 
 .PHONY: help demo test check protos bench show picture clean
 .DEFAULT_GOAL := help
@@ -18,7 +19,7 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[device]'
 	@touch $@
 
-$(VENV)/.installed-dev: $(STAMP)
+$(DEV): $(STAMP)
 	@echo "installing what tests and checks need"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[device,dev]'
 	@touch $@
@@ -26,27 +27,51 @@ $(VENV)/.installed-dev: $(STAMP)
 demo: $(STAMP)  ## a camera, a gateway, and an accelerator that fails (30 s)
 	@$(BIN)/edgeway demo $(DEMO_ARGS)
 
-test: $(VENV)/.installed-dev  ## the test suite
+test: $(DEV)  ## the test suite
 	@$(BIN)/python -m pytest $(TEST_ARGS)
 
-check: $(VENV)/.installed-dev  ## ruff, mypy, import rules, fresh stubs
+check: $(DEV)  ## ruff, mypy, import rules, fresh stubs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python protos/generate.py --check
 
-protos: $(VENV)/.installed-dev  ## make the stubs from protos/edgeway/v1/*.proto
+protos: $(DEV)  ## make the stubs from protos/edgeway/v1/*.proto
 	@$(BIN)/python protos/generate.py
 
-bench: $(VENV)/.installed-dev  ## overhead against bare Python gRPC
-	@$(BIN)/python benchmarks/overhead.py
+bench: $(DEV)  ## overhead against bare Python gRPC
+	@$(BIN)/python -m benchmarks.overhead
 
 show:  ## list the show-NAME commands: each prints a figure, its bound and a control
-	@grep -hoE '^show-[a-z-]+:.*##.*' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
+	@grep -hE '^show-[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
 
 show-demo: $(STAMP)  ## 30 s of camera: no failure, 95 % in budget, the model's accuracy
 	@$(BIN)/edgeway demo --plain
+
+show-clients: $(DEV)  ## stock tritonclient and kserve over TCP and Unix socket
+	@$(BIN)/python -m benchmarks.show.clients
+
+show-conformance: $(DEV)  ## the ONNX node tests through the gateway
+	@$(BIN)/python -m benchmarks.show.conformance
+
+show-mixing: $(DEV)  ## models beside each other; 200 at once; calls given up
+	@$(BIN)/python -m benchmarks.show.mixing
+
+show-workers: $(DEV)  ## SIGKILL of the CPU worker under load
+	@$(BIN)/python -m benchmarks.show.workers
+
+show-lifecycle: $(DEV)  ## SIGKILL, a second gateway, SIGTERM
+	@$(BIN)/python -m benchmarks.show.lifecycle
+
+show-bad-input: $(DEV)  ## bad requests: codes, messages, nobody falls
+	@$(BIN)/python -m benchmarks.show.bad_input
+
+show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
+	@$(BIN)/python -m benchmarks.show.model_files
+
+show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
+	@$(BIN)/python -m benchmarks.overhead
 
 picture: $(STAMP)  ## docs/demo.svg from a real run
 	@$(BIN)/edgeway demo --svg docs/demo.svg

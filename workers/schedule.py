@@ -12,13 +12,14 @@ LONG = 0.1
 """Seconds. Runs that are expected to take longer keep off the reserved instance."""
 
 _Key = Tuple[int, float, int]
+_CANCELLING = threading.Lock()
+"""For all runs: held for a few assignments, it costs less than a lock of each run's own."""
 
 
 class Run:
     """One run from its frame to its reply. ``cancel`` comes from the reading thread, all else from a model thread."""
 
     __slots__ = (
-        "_lock",
         "_stop",
         "cancelled",
         "infer",
@@ -43,18 +44,17 @@ class Run:
         self.wanted: List[int] = []
         self.key: _Key = ((infer.priority - 1) // 3, infer.deadline, infer.request_id)
         self._stop: Optional[Callable[[], None]] = None
-        self._lock = threading.Lock()
 
     def on_cancel(self, stop: Callable[[], None]) -> None:
         """Call ``stop`` when the run is cancelled, at once if it has been."""
-        with self._lock:
+        with _CANCELLING:
             self._stop = stop
             late = self.cancelled
         if late:
             stop()
 
     def cancel(self) -> None:
-        with self._lock:
+        with _CANCELLING:
             self.cancelled = True
             stop, self._stop = self._stop, None
         if stop is not None:
@@ -62,7 +62,7 @@ class Run:
 
     def done(self) -> None:
         """The backend has returned: a cancellation that comes now stops nothing."""
-        with self._lock:
+        with _CANCELLING:
             self._stop = None
             self.running = False
 
