@@ -131,7 +131,7 @@ class DeviceError(AttemptFailed):
     """The accelerator failed, not the model."""
 
     code = Code.UNAVAILABLE
-    reason = "failed"
+    reason = "lost"
 
 
 class BadElements(EdgewayError):

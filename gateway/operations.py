@@ -222,7 +222,10 @@ class GatewayOperations:
                 percents[revision.label] = revision.plan.percent or 0
             percents |= {m.version: m.spec.traffic.percent or 0 for m in manifests if m.name == name}
             if sum(percents.values()) > 100:
-                raise InvalidRequest(f"spec.traffic.percent: the versions of {name} get {percents} % in sum")
+                shares = ", ".join(f"{label} {percent} %" for label, percent in percents.items())
+                raise InvalidRequest(
+                    f"spec.traffic.percent: expected at most 100 for all versions of {name}, got {sum(percents.values())}: {shares}"
+                )
 
     def _warnings(self, manifest: ModelDeployment) -> Iterable[str]:
         previous = manifest.spec.rollback.previous_version

@@ -68,12 +68,12 @@ class Service:
 
     def serve(self) -> None:
         """Until the gateway closes the link; then the process ends at once, because nothing here is worth saving."""
+        self._control(worker_pb2.ToGateway(hello=self._hello()))
         self._start("loader", self._load_all)
         self._start("reporter", self._report)
         several = self._settings.instances > 1
         for instance in range(self._settings.instances):
             self._start(f"instance-{instance}", self._work, several and instance == 0)
-        self._control(worker_pb2.ToGateway(hello=self._hello()))
         self._read(self._reader)
         threading.Event().wait()  # another thread reads now, and ends the process
 
@@ -333,7 +333,8 @@ class Service:
                 lost=heat.lost,
             )
             now = time.monotonic()
-            if report != last or now - sent >= 1.0:
+            # A backlog melts away in the gateway's eyes, so one that stays is said again.
+            if report != last or heat.backlog_seconds or now - sent >= 1.0:
                 last, sent = worker_pb2.Report.FromString(report.SerializeToString()), now
                 report.resident_bytes = resident_bytes()
                 self._control(worker_pb2.ToGateway(report=report))

@@ -142,7 +142,8 @@ class Attempts:
         if reply.status != frames.OK:
             link.release(pending)
             raise _failure(reply.status, reply.message, target.name)
-        target.answered(reply.finished - reply.started)
+        # All but the wait for an instance, which is predicted apart: the link and the wake-ups belong to the run.
+        target.answered(self.clock() - record.started - max(0.0, reply.started - reply.received))
         outcome.target, outcome.accelerator, outcome.kind = worker.name, worker.backend, worker.kind
         return Answer(self._outputs(link, pending, reply, version, target), outcome, lambda: link.release(pending))
 

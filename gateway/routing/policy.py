@@ -9,6 +9,11 @@ from gateway.admission.budget import Budget
 from gateway.target import Target
 
 
+RESERVED_SHARE = 0.05
+"""Of the remaining budget: kept for the next attempt beyond its p95. A p95 of 0.2 ms says nothing of a core that is
+busy for a few milliseconds just when the next target should begin."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """Usable targets, best first. ``skipped``: name of each target passed over -> the word for why."""
@@ -72,7 +77,8 @@ def _key(entry: tuple[tuple[bool, bool, float], Target]) -> tuple[bool, bool, fl
 def attempt_time(remaining: float, following: Target | None, margin: float) -> float | None:
     """Seconds that an attempt may take so that the next target can still answer; None: no limit but its own.
 
-    ``remaining - reserve``, the reserve being the next target's wait and p95 plus the margin. Where even that is
+    ``remaining - reserve``, the reserve being the next target's wait and p95, the margin, and a share of what is left
+    for the delays of a loaded machine. Where even that is
     more than what is left, moving on could not save the budget, so it is not done. A next target that never ran gets
     half of what is left.
     """
@@ -81,5 +87,5 @@ def attempt_time(remaining: float, following: Target | None, margin: float) -> f
     run = following.estimate.quantile(0.95)
     if run is None:
         return remaining / 2
-    limit = remaining - (following.wait() + run + margin)
+    limit = remaining * (1 - RESERVED_SHARE) - (following.wait() + run + margin)
     return limit if limit > 0 else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,28 +16,12 @@ GRACE = 0.005
 refusal says why."""
 _MAX_MESSAGE = 1 << 30
 
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": "inference.GRPCInferenceService"}],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.02s",
-                "maxBackoff": "0.2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-    # Without it a gateway that fails for everybody would get five times the load.
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.2},
-}
-
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
     ("grpc.max_send_message_length", _MAX_MESSAGE),
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    ("grpc.enable_retries", 1),
+    # grpc's own retries know no budget, hold up the gateway's refusal with its reasons until the deadline, and leave out
+    # messages beyond 256 KiB, such as frames. ``again`` does it.
+    ("grpc.enable_retries", 0),
     # A gateway is back some 200 ms after a restart; grpc's own first pause is a second.
     ("grpc.initial_reconnect_backoff_ms", 20),
     ("grpc.min_reconnect_backoff_ms", 20),

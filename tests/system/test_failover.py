@@ -1,0 +1,140 @@
+"""What callers see when an accelerator is busy, hot, failing, hung or gone."""
+
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.harness import scaled, slow_for, wait_for
+from edgeway.client import Client, InferenceError, Late, Unavailable
+
+pytestmark = pytest.mark.system
+
+
+def config(**options) -> dict:
+    return {
+        "workers": [
+            {"name": "sim", "backend": "simulated", "options": {"serviceMs": 2, **options}},
+            {"name": "cpu", "backend": "cpu"},
+        ]
+    }
+
+
+def deploy(gateway, folder: Path, targets="[sim, cpu]", more="", model=None) -> None:
+    content = (model or scaled(2.0)).SerializeToString()
+    (folder / "m.onnx").write_bytes(content)
+    (folder / "m.yaml").write_text(f"""
+apiVersion: edge.ai/v1
+kind: ModelDeployment
+metadata: {{name: m}}
+spec:
+  model: {{uri: file:m.onnx, version: "1", checksum: sha256:{hashlib.sha256(content).hexdigest()}}}
+  hardware: {{accelerator: simulated}}
+  targets: {targets}
+  latency: {{budgetMs: 200{more}}}
+""")
+    done = gateway.run("apply", "-f", str(folder / "m.yaml"), "--wait")
+    assert done.returncode == 0, done.stderr
+    targets = ("sim", "cpu")
+    wait_for(lambda: all(t["state"] != "unknown" for t in gateway.get("targets", "m")), 5, f"{targets}")
+
+
+def ask(client: Client, **options):
+    return client.infer("m", {"x": np.ones(1, np.float32)}, **options)
+
+
+def test_a_healthy_accelerator_serves_undegraded(folder, gateway_in):
+    gateway = gateway_in(config())
+    deploy(gateway, folder)
+    with Client(gateway.unix) as client:
+        result = ask(client)
+    assert (result.served_by, result.accelerator, result.kind) == ("sim", "simulated", "simulated")
+    assert (result.degraded, result.reason) == (False, "")
+    assert result.compute_ms >= 2
+    assert 0 < result.budget_left_ms < 200
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"queue": [{"at": 0, "backlogMs": 500}]}, "busy"),
+        ({"heat": {"points": [[0, 80]]}}, "hot"),
+        ({"faults": [{"at": 0, "error": True}]}, "failed"),
+        ({"faults": [{"at": 0, "vanish": True}]}, "lost"),
+        ({"faults": [{"afterRuns": 5, "hang": True}]}, "slow"),
+        ({"faults": [{"afterRuns": 5, "crash": True}]}, "lost"),
+    ],
+)
+def test_the_cpu_serves_instead_and_the_answer_says_why(folder, gateway_in, options, reason):
+    gateway = gateway_in(config(**options))
+    deploy(gateway, folder)
+    with Client(gateway.unix) as client:
+        results = [ask(client) for _ in range(8)]
+    fallen = [result for result in results if result.degraded]
+    assert fallen, results
+    assert {(result.served_by, result.reason) for result in fallen} <= {("cpu", reason), ("cpu", "lost")}
+    assert reason in {result.reason for result in fallen}
+    assert all(result["y"].tolist() == [2.0] for result in results)
+    assert all(result.budget_left_ms > 0 for result in results)
+
+
+def test_degrade_never_forbids_the_cpu(folder, gateway_in):
+    gateway = gateway_in(config(faults=[{"at": 0, "vanish": True}]))
+    deploy(gateway, folder)
+    with Client(gateway.unix) as client:
+        with pytest.raises(Unavailable, match="sim"):
+            ask(client, degrade="never", budget_ms=100)
+        assert ask(client).served_by == "cpu"
+
+
+def test_a_hung_accelerator_with_no_other_target_ends_with_the_budget(folder, gateway_in):
+    gateway = gateway_in(config(faults=[{"afterRuns": 6, "hang": True}]))
+    deploy(gateway, folder, targets="[sim]")
+    with Client(gateway.unix) as client:
+        began = time.monotonic()
+        with pytest.raises(InferenceError) as caught:
+            ask(client, budget_ms=150)
+            ask(client, budget_ms=150)
+    assert isinstance(caught.value, Late | Unavailable)
+    assert time.monotonic() - began < 1.0
+
+
+def test_a_wrong_output_is_visible_to_whoever_compares(folder, gateway_in):
+    gateway = gateway_in(config(faults=[{"at": 0, "wrong": True}]))
+    deploy(gateway, folder)
+    with Client(gateway.unix) as client:
+        assert ask(client)["y"].tolist() != [2.0]
+
+
+def test_reject_infeasible_refuses_at_once_and_names_the_least_budget(folder, gateway_in):
+    gateway = gateway_in({"workers": [{"name": "cpu", "backend": "cpu"}]})
+    deploy(gateway, folder, targets="[cpu]", more=", whenInfeasible: reject", model=slow_for(0.1))
+    with Client(gateway.unix) as client:
+        began = time.monotonic()
+        with pytest.raises(Late) as caught:
+            ask(client, budget_ms=20)
+    assert time.monotonic() - began < 0.1
+    assert caught.value.min_budget_ms > 20
+
+
+def test_the_restarted_accelerator_serves_again(folder, gateway_in):
+    gateway = gateway_in(config(faults=[{"afterRuns": 6, "crash": True}]))
+    deploy(gateway, folder)
+    with Client(gateway.unix) as client:
+        served = [ask(client).served_by for _ in range(6)]
+        assert "cpu" in served
+        wait_for(lambda: gateway.worker("sim")["restarts"] == 1, 5, "the restart")
+        wait_for(lambda: ask(client).served_by == "sim", 5, "the accelerator's return")
+
+
+def test_a_worker_that_cannot_start_is_lost_with_its_reason(folder, gateway_in):
+    workers = [{"name": "sim", "backend": "simulated", "options": {"speed": 9}}, {"name": "cpu", "backend": "cpu"}]
+    gateway = gateway_in({"workers": workers})
+    deploy(gateway, folder)
+    worker = gateway.worker("sim")
+    assert worker["state"] == "lost"
+    assert "options.speed" in worker["reason"]
+    with Client(gateway.unix) as client:
+        assert ask(client).served_by == "cpu"
