@@ -223,9 +223,8 @@ class GatewayOperations:
             percents |= {m.version: m.spec.traffic.percent or 0 for m in manifests if m.name == name}
             if sum(percents.values()) > 100:
                 shares = ", ".join(f"{label} {percent} %" for label, percent in percents.items())
-                raise InvalidRequest(
-                    f"spec.traffic.percent: expected at most 100 for all versions of {name}, got {sum(percents.values())}: {shares}"
-                )
+                got = f"{sum(percents.values())}: {shares}"
+                raise InvalidRequest(f"spec.traffic.percent: expected at most 100 for all of {name}, got {got}")
 
     def _warnings(self, manifest: ModelDeployment) -> Iterable[str]:
         previous = manifest.spec.rollback.previous_version

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from gateway.admission.budget import Budget
 from gateway.target import Target
 
-
 RESERVED_SHARE = 0.05
 """Of the remaining budget: kept for the next attempt beyond its p95. A p95 of 0.2 ms says nothing of a core that is
 busy for a few milliseconds just when the next target should begin."""

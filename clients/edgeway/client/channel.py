@@ -19,7 +19,7 @@ _MAX_MESSAGE = 1 << 30
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
     ("grpc.max_send_message_length", _MAX_MESSAGE),
-    # grpc's own retries know no budget, hold up the gateway's refusal with its reasons until the deadline, and leave out
+    # grpc's own retries know no budget, hold up the gateway's refusal and its reasons until the deadline, and leave out
     # messages beyond 256 KiB, such as frames. ``again`` does it.
     ("grpc.enable_retries", 0),
     # A gateway is back some 200 ms after a restart; grpc's own first pause is a second.
