@@ -23,8 +23,8 @@ _LONGEST_SOCKET_PATH = 90
 class BudgetSettings(Section, frozen=True):
     """Latency budgets of requests to which nobody else gave one."""
 
-    default_ms: Positive = 1000
-    margin_ms: Annotated[float, Meta(ge=0)] = 1
+    default_ms: Positive = 1000.0
+    margin_ms: Annotated[float, Meta(ge=0)] = 1.0
 
 
 class WorkerConfig(Section, frozen=True):
@@ -63,7 +63,7 @@ class HeatSettings(Section, frozen=True):
 
     sysfs_root: str = "/sys"
     bands: Bands = Bands()
-    dwell_seconds: Annotated[float, Meta(ge=0)] = 5
+    dwell_seconds: Annotated[float, Meta(ge=0)] = 5.0
 
 
 class SharedMemorySettings(Section, frozen=True):
@@ -79,7 +79,7 @@ class Limits(Section, frozen=True):
     max_message_mb: Annotated[int, Meta(ge=1, le=1024)] = field(name="maxMessageMB", default=128)
     max_in_flight: Count = 1024
     max_in_flight_mb: Count = field(name="maxInFlightMB", default=512)
-    drain_seconds: Positive = 10
+    drain_seconds: Positive = 10.0
 
 
 class TlsSettings(Section, frozen=True):

@@ -146,7 +146,8 @@ def parse_all(text: str, source: str) -> list[Document]:
         return list(_Builder(text, source).documents())
     except yaml.reader.ReaderError as refused:
         line = text.count("\n", 0, refused.position) + 1
-        raise ConfigError(source, line, "", f"the character U+{ord(refused.character):04X} is not allowed") from refused
+        code = refused.character if isinstance(refused.character, int) else ord(refused.character)
+        raise ConfigError(source, line, "", f"the character U+{code:04X} is not allowed") from refused
     except yaml.MarkedYAMLError as refused:
         mark = refused.problem_mark or refused.context_mark
         at = None if mark is None else mark.line + 1

@@ -78,7 +78,7 @@ class Rollback(Section, frozen=True):
     previous_version: Label | None = None
     auto_rollback_on_error: bool = False
     error_threshold: Count | str = 5
-    error_window_seconds: Positive = 60
+    error_window_seconds: Positive = 60.0
     max_latency_ratio: Positive | None = None
     min_agreement: Ratio | None = None
     min_accuracy: Ratio | None = None
@@ -113,7 +113,7 @@ class Traffic(Section, frozen=True):
     sticky_by: str = "route-key"
     shadow: bool = False
     steps: tuple[Annotated[int, Meta(ge=1, le=100)], ...] = ()
-    step_seconds: Positive = 300
+    step_seconds: Positive = 300.0
 
     def __post_init__(self) -> None:
         if list(self.steps) != sorted(set(self.steps)):
@@ -143,7 +143,7 @@ class Batching(Section, frozen=True):
     """Joining of requests into one run."""
 
     max_size: Count
-    max_delay_ms: Annotated[float, Meta(ge=0)] = 0
+    max_delay_ms: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Spec(Section, frozen=True):

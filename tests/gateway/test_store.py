@@ -1,0 +1,77 @@
+"""Model files and manifests on disk: nothing half-written, nothing unchecked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+
+from gateway.models.store import ArtifactRefused, Store, Stored, local_path
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(tmp_path / "state")
+    made.prepare()
+    return made
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_is_copied_under_its_checksum_and_the_source_may_go(store, tmp_path):
+    source = tmp_path / "m.onnx"
+    source.write_bytes(b"model")
+    artifact = store.fetch(source.as_uri(), sha(b"model"))
+    source.unlink()
+    assert artifact.path.read_bytes() == b"model"
+    assert store.fetch(source.as_uri(), sha(b"model")).path == artifact.path  # the copy is enough
+
+
+def test_a_wrong_checksum_is_refused_and_leaves_nothing(store, tmp_path):
+    source = tmp_path / "m.onnx"
+    source.write_bytes(b"model")
+    with pytest.raises(ArtifactRefused, match=sha(b"model")):
+        store.fetch(source.as_uri(), "0" * 64)
+    assert [path for path in (tmp_path / "state" / "models").rglob("*") if path.is_file()] == []
+
+
+def test_a_damaged_copy_is_fetched_again(store, tmp_path):
+    source = tmp_path / "m.onnx"
+    source.write_bytes(b"model")
+    copy = store.fetch(source.as_uri(), sha(b"model")).path
+    copy.chmod(0o600)
+    copy.write_bytes(b"rot")
+    assert store.fetch(source.as_uri(), sha(b"model")).path.read_bytes() == b"model"
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "fifo"])
+def test_what_is_no_regular_file_is_refused(store, tmp_path, kind):
+    source = tmp_path / "m.onnx"
+    if kind == "folder":
+        source.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(source)
+    with pytest.raises(ArtifactRefused, match=r"m\.onnx"):
+        store.fetch(source.as_uri(), "0" * 64)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/m.onnx", "https://host/m.onnx", "file://elsewhere/m.onnx"])
+def test_a_uri_that_cannot_be_fetched_yet_is_refused_with_the_reason(uri):
+    with pytest.raises(ArtifactRefused, match="file"):
+        local_path(uri)
+
+
+def test_manifests_come_back_in_order_and_a_damaged_one_is_told(store, tmp_path):
+    for sequence, version in enumerate(("1", "2")):
+        store.keep("m", version, Stored(sequence, 1.0, {"version": version}))
+    damaged = next((tmp_path / "state").rglob("*.json"))
+    kept, problems = store.manifests()
+    assert ([each.manifest["version"] for each in kept], problems) == (["1", "2"], [])
+    damaged.write_text("{half")
+    kept, problems = store.manifests()
+    assert (len(kept), len(problems)) == (1, 1)
+    store.forget("m", kept[0].manifest["version"])
+    assert store.manifests()[0] == []
