@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import threading
@@ -29,33 +28,33 @@ def infer(address: str, model: str = "quick") -> None:
         client.infer(model, [tensor], client_timeout=20)
 
 
-def mappings_of_slots() -> int:
-    """Memory files of the link that any process still maps, and files in /dev/shm that bear our name."""
+def slots() -> set[str]:
+    """Memory of links that any process still maps, and files in /dev/shm that bear our name."""
     found = {str(path) for path in Path("/dev/shm").glob("*edgeway*")}
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
-            found |= {
-                line.split()[4] + maps.parent.name for line in maps.read_text().splitlines() if "memfd:edgeway" in line
-            }
+            lines = [line for line in maps.read_text().splitlines() if "memfd:edgeway" in line]
         except OSError:
             continue
-    return len(found)
+        found |= {f"inode {line.split()[4]} of {maps.parent.name}" for line in lines}
+    return found
 
 
 def killed(folder: Path, repository: str, verdict: Verdict) -> None:
     """SIGKILL of the gateway, and a new one at once."""
-    gateway = Gateway(folder, CONFIG, ["--model-repository", repository]).start()
-    infer(gateway.unix)
-    workers, slots = gateway.children(), mappings_of_slots()
-    assert gateway.process is not None
-    gateway.process.send_signal(signal.SIGKILL)
-    began = time.monotonic()
-    gateway.process.wait()
-    wait_for(lambda: not any(alive(pid) for pid in workers) and not mappings_of_slots(), 10, "the workers' end")
-    gone = time.monotonic() - began
-    verdict.control(f"before: {len(workers)} worker processes, {slots} mappings of slots")
+    others = slots()
+    with Gateway(folder, CONFIG, ["--model-repository", repository]) as gateway:
+        infer(gateway.unix)
+        workers, used = gateway.children(), slots() - others
+        assert gateway.process is not None
+        gateway.process.send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        gateway.process.wait()
+        wait_for(lambda: not any(alive(pid) for pid in workers) and not slots() - others, 10, "the workers' end")
+        gone = time.monotonic() - began
+    verdict.control(f"before: {len(workers)} worker processes, {len(used)} mappings of slots")
     verdict.check(
-        gone <= GONE_WITHIN,
+        gone <= GONE_WITHIN and bool(workers) and bool(used),
         f"SIGKILL of the gateway: no worker and no slot left after {gone:.2f} s (at most {GONE_WITHIN:g} s)",
     )
     began = time.monotonic()
@@ -85,30 +84,25 @@ def second(folder: Path, repository: str, verdict: Verdict) -> None:
 
 def drained(folder: Path, repository: str, verdict: Verdict) -> None:
     """SIGTERM while requests of 0.5 s are under way."""
-    gateway = Gateway(folder, CONFIG, ["--model-repository", repository]).start()
     failures: list[str] = []
     done: list[float] = []
-    begun = threading.Barrier(5)
 
     def ask() -> None:
-        begun.wait()
         try:
             infer(gateway.unix, "half")
             done.append(time.monotonic())
         except triton.InferenceServerException as failed:
             failures.append(str(failed))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    begun.wait()
-    wait_for(lambda: any(worker["inFlight"] for worker in gateway.get("accelerators")), 5, "the first run")
-    assert gateway.process is not None
-    os.kill(gateway.process.pid, signal.SIGTERM)
-    told = time.monotonic()
-    code = gateway.stop(20)
-    for thread in threads:
-        thread.join()
+    with Gateway(folder, CONFIG, ["--model-repository", repository]) as gateway:
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: sum(worker["inFlight"] for worker in gateway.get("accelerators")) == 4, 5, "the four requests")
+        told = time.monotonic()
+        code = gateway.stop(20)
+        for thread in threads:
+            thread.join()
     late = sum(1 for at in done if at > told)
     verdict.check(
         code == 0 and not failures and late > 0,
