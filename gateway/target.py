@@ -14,6 +14,8 @@ from gateway.routing.estimate import RunEstimate
 FIRST_SUSPICION = 0.25
 """Seconds for which a target that let an attempt expire comes after the others; doubled each time, until an answer."""
 LONGEST_SUSPICION = 4.0
+STALE_AFTER = 1.0
+"""Seconds without an attempt after which a target that seems too slow gets one, with time left for the next target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Target:
     in_flight: int = 0
     suspect_until: float = 0.0
     suspicion: float = FIRST_SUSPICION
+    tried: float = 0.0
+    """When the last attempt began."""
     output_bytes: int = 0
     """Largest answer seen: how much room a run's slot gets where the shapes do not say."""
 
@@ -97,6 +101,10 @@ class Target:
 
     def wait(self) -> float:
         return self.worker.expected_wait() if self.worker else 0.0
+
+    def stale(self, now: float) -> bool:
+        """Whether its estimate is of a time that may be over: a target that seems too slow is never measured again."""
+        return now - self.tried > STALE_AFTER
 
     def expired(self, now: float) -> None:
         """An attempt's time was up before it answered: others come first for a while."""

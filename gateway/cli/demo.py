@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
 from gateway.cli.errors import fail
@@ -19,6 +21,7 @@ from gateway.demo.view import live, plain, table, verdict
 RATE = 30.0
 BUDGET_MS = 20.0
 _SHOWN_NEWS = 4
+_PICTURE_WIDTH = 116
 
 
 @click.command(short_help="See it work: a camera, and an accelerator that fails.")
@@ -33,7 +36,7 @@ def demo(seconds: float, scenario: str, lines: bool, svg: Path | None) -> None:
     request failed, accelerator and CPU both served, 95 % came within the budget of 20 ms, and the digits were read as
     well as the model can.
     """
-    console = Console(record=svg is not None, width=116 if svg else None)
+    console = Console()
     show = Play(console, scenario, seconds, lines or not console.is_terminal)
     try:
         with tempfile.TemporaryDirectory(prefix="edgeway-demo-") as folder:
@@ -43,7 +46,10 @@ def demo(seconds: float, scenario: str, lines: bool, svg: Path | None) -> None:
     except KeyboardInterrupt:
         fail("interrupted")
     if svg is not None:
-        svg.write_text(console.export_svg(title="edgeway demo"))
+        picture = Console(record=True, width=_PICTURE_WIDTH, file=io.StringIO())
+        picture.print("$ make demo", style="bold")
+        picture.print(show.result(checks))
+        svg.write_text(picture.export_svg(title="edgeway demo"))
     if not all(check.passed for check in checks):
         raise SystemExit(1)
 
@@ -61,7 +67,7 @@ class Play:
         self._news: deque[str] = deque(maxlen=_SHOWN_NEWS)
         self._current = 0
 
-    def run(self, folder: Path) -> list[Check]:
+    def run(self, folder: Path) -> Sequence[Check]:
         """Play it; what was found."""
         console = self._console
         waiting = console.status("starting a gateway with a CPU worker and a simulated accelerator")
@@ -72,13 +78,17 @@ class Play:
             else:
                 with Live(console=console, refresh_per_second=8, transient=True) as screen:
                     self._watch(started, screen)
-        if self._lines:
-            console.print(plain("all", self._total), soft_wrap=True)
-        else:
-            console.print(table(self._phases, self._tallies, self._total, None))
         checks = judge(self._total, round(self._seconds * RATE), stated_accuracy())
-        console.print(verdict(checks))
-        return list(checks)
+        if self._lines:
+            console.print(plain("all", self._total), soft_wrap=True, highlight=False)
+            console.print(verdict(checks), soft_wrap=True)
+        else:
+            console.print(self.result(checks))
+        return checks
+
+    def result(self, checks: Sequence[Check]) -> Group:
+        """The last screen."""
+        return Group(table(self._phases, self._tallies, self._total, None), verdict(checks))
 
     def _watch(self, started: Stage, screen: Live | None) -> None:
         kills = deque(kill_times(self._phases))
@@ -101,7 +111,9 @@ class Play:
 
     def _end_phase(self) -> None:
         if self._lines:
-            self._console.print(plain(self._phases[self._current].title, self._tallies[self._current]), soft_wrap=True)
+            self._console.print(
+                plain(self._phases[self._current].title, self._tallies[self._current]), soft_wrap=True, highlight=False
+            )
         self._current = min(self._current + 1, len(self._phases) - 1)
 
     def _tell(self, news: str) -> None:

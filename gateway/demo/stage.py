@@ -99,7 +99,7 @@ def _start(folder: Path, phases: Sequence[Phase], origin: float) -> Stage:
     config = {
         "workers": [
             {"name": "cpu", "backend": "cpu", "threads": 1},
-            {"name": "accelerator", "backend": "simulated", "options": simulation(phases, origin)},
+            {"name": "accelerator", "backend": "simulated", "threads": 2, "options": simulation(phases, origin)},
         ]
     }
     (folder / "device.yaml").write_text(yaml.safe_dump(config))

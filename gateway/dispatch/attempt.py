@@ -53,7 +53,7 @@ class Attempts:
             if budget.remaining(now) <= 0:
                 raise TooLate(f"the budget was over before {target.name} could begin") from failure
             following = ranking.targets[position + 1] if position + 1 < len(ranking.targets) else None
-            limit = attempt_time(budget.remaining(now), following, self.margin)
+            limit = attempt_time(budget.remaining(now), target, following, self.margin)
             try:
                 answer = await self._attempt(target, version, request, budget, limit, outcome)
             except AttemptFailed as failed:
@@ -118,6 +118,7 @@ class Attempts:
         pending = link.infer(
             target.handle, inputs, wanted, room_for(version, target, wanted), deadline, request.priority
         )
+        target.tried = record.started
         target.in_flight += 1
         worker.in_flight += 1
         worker.expected_seconds += expected

@@ -20,14 +20,17 @@ class Ranking:
     targets: tuple[Target, ...]
     skipped: dict[str, str]
     feasible: bool
-    """Whether the first one should answer in time."""
+    """Whether one of them should answer in time."""
     soonest: float | None
     """Seconds from now at which the soonest usable target should have answered; None where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreferredInTime:
-    """Healthy targets that should answer in time, in the manifest's order; then the rest, soonest first."""
+    """Healthy targets that should answer in time, in the manifest's order; then the rest, soonest first.
+
+    A healthy target whose estimate says no, but is of long ago, counts as in time: one request finds out.
+    """
 
     margin: float = 0.001
     """Seconds of the budget kept back for encoding the reply."""
@@ -45,6 +48,7 @@ class PreferredInTime:
         skipped: dict[str, str] = {}
         keyed: list[tuple[tuple[bool, bool, float], Target]] = []
         soonest: float | None = None
+        feasible = False
         for target in targets if degrade == "allow" else targets[:1]:
             state, reason = target.health(now)
             if not target.accepts_work or reason == "failed":
@@ -60,10 +64,11 @@ class PreferredInTime:
                 skipped[target.name] = reason
             elif late:
                 skipped[target.name] = "busy" if wait > 0.5 * expected else "slow"
-            keyed.append(((late, state != "ready", expected if late else target.preference), target))
+            feasible |= not late
+            last = late and not (state == "ready" and target.stale(now))
+            keyed.append(((last, state != "ready", expected if last else target.preference), target))
         keyed.sort(key=_key)
         ranked = tuple(target for _, target in keyed)
-        feasible = bool(keyed) and not keyed[0][0][0]
         if ranked:
             skipped.pop(ranked[0].name, None)
         return Ranking(ranked, skipped, feasible, soonest)
@@ -73,18 +78,20 @@ def _key(entry: tuple[tuple[bool, bool, float], Target]) -> tuple[bool, bool, fl
     return entry[0]
 
 
-def attempt_time(remaining: float, following: Target | None, margin: float) -> float | None:
-    """Seconds that an attempt may take so that the next target can still answer; None: no limit but its own.
+def attempt_time(remaining: float, target: Target, following: Target | None, margin: float) -> float | None:
+    """Seconds that an attempt may take so that the next target can still answer; None: no limit but the budget.
 
     ``remaining - reserve``, the reserve being the next target's wait and p95, the margin, and a share of what is left
-    for the delays of a loaded machine. Where even that is
-    more than what is left, moving on could not save the budget, so it is not done. A next target that never ran gets
-    half of what is left.
+    for the delays of a loaded machine. Where the next target can't be in time after this one, half of what is left, or
+    half as much again as this target's p95: one that is cut short in its usual time would never answer at all.
     """
     if following is None:
         return None
-    run = following.estimate.quantile(0.95)
-    if run is None:
+    own, run = target.estimate.quantile(0.95), following.estimate.quantile(0.95)
+    if own is None or run is None:
         return remaining / 2
     limit = remaining * (1 - RESERVED_SHARE) - (following.wait() + run + margin)
-    return limit if limit > 0 else None
+    if limit >= own:
+        return limit
+    patience = max(remaining / 2, 1.5 * own if own <= remaining - margin else 0.0)
+    return min(max(limit, patience), remaining)

@@ -16,7 +16,7 @@ from gateway.routing.estimate import RunEstimate
 from gateway.routing.policy import PreferredInTime, attempt_time
 from gateway.routing.split import Split, shares_of
 from gateway.routing.table import Route
-from gateway.target import FIRST_SUSPICION, LONGEST_SUSPICION, Target, Version
+from gateway.target import FIRST_SUSPICION, LONGEST_SUSPICION, STALE_AFTER, Target, Version
 
 
 @dataclass
@@ -72,7 +72,7 @@ def test_targets_in_time_come_first_then_the_rest_soonest_first(given_targets, s
 
     late = [expected(t) > seconds - policy.margin for t in ranking.targets]
     assert late == sorted(late)
-    assert ranking.feasible == (bool(late) and not late[0])
+    assert ranking.feasible == (False in late)
     for healthy in (True, False):
         rest = [
             expected(t)
@@ -103,6 +103,19 @@ def test_a_target_that_let_an_attempt_expire_comes_last_for_a_while():
     assert [t.name for t in policy.rank([first, second], budget, after, "allow").targets] == ["t0", "t1"]
 
 
+def test_a_target_that_seemed_too_slow_is_tried_again_after_a_while():
+    slow, quick = target(0, run=0.5), target(1)
+    slow.tried = quick.tried = 10.0
+    policy = PreferredInTime()
+
+    def order(now: float) -> list[str]:
+        return [t.name for t in policy.rank([slow, quick], Budget(now + 0.1, 0.1), now, "allow").targets]
+
+    assert order(10.0 + STALE_AFTER / 2) == ["t1", "t0"]
+    assert order(10.0 + STALE_AFTER * 2) == ["t0", "t1"]
+    assert policy.rank([slow], Budget(20.1, 0.1), 20.0, "allow").feasible is False
+
+
 def test_suspicion_doubles_up_to_a_limit_and_an_answer_ends_it():
     suspect = target(0)
     for _ in range(10):
@@ -112,19 +125,20 @@ def test_suspicion_doubles_up_to_a_limit_and_an_answer_ends_it():
     assert suspect.health(0.0) == ("ready", "")
 
 
-@given(st.floats(0.001, 1.0), st.floats(0.0001, 0.5), st.floats(0, 0.3))
-def test_an_attempt_leaves_the_next_target_its_time(remaining, run, wait):
-    limit = attempt_time(remaining, target(1, run, wait), 0.001)
-    if limit is not None:
-        assert 0 < limit < remaining
+@given(st.floats(0.001, 1.0), st.floats(0.0001, 0.5), st.floats(0.0001, 0.5), st.floats(0, 0.3))
+def test_an_attempt_leaves_the_next_target_its_time_unless_it_needs_it_itself(remaining, own, run, wait):
+    limit = attempt_time(remaining, target(0, own), target(1, run, wait), 0.001)
+    assert 0 < limit <= remaining
+    if remaining * 0.95 - (run + wait + 0.001) >= own:
         assert remaining - limit >= run + wait + 0.001
     else:
-        assert run + wait + 0.001 >= remaining * 0.95
+        assert limit >= remaining / 2
 
 
 def test_the_last_target_has_no_limit_but_the_budget_and_an_unknown_one_gets_half():
-    assert attempt_time(0.02, None, 0.001) is None
-    assert attempt_time(0.02, target(1, None), 0.001) == 0.01
+    assert attempt_time(0.02, target(0), None, 0.001) is None
+    assert attempt_time(0.02, target(0), target(1, None), 0.001) == 0.01
+    assert attempt_time(0.02, target(0, None), target(1), 0.001) == 0.01
 
 
 weights = st.lists(st.integers(1, 98), min_size=1, max_size=5).filter(lambda ws: sum(ws) < 100)
