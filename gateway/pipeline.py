@@ -45,7 +45,7 @@ class Pipeline:
         version: Version | None = None
         try:
             route = self.table.find(request.model)
-            budget = budget_of(request, route.budget, self.default_budget)
+            budget = budget_of(request, route.budget, self.default_budget, route.reject_infeasible)
             outcome.deadline, outcome.budget = budget.deadline, budget.total
             self.in_flight.enter(request.nbytes)
             entered = True

@@ -27,8 +27,6 @@ from gateway.target import Target, Version
 
 UNKNOWN_OUTPUT_BYTES = 64 * 1024
 """Room for outputs whose shapes do not say how large they get, before the first answer has told."""
-HANG_LIMIT = 60.0
-"""Seconds past the budget after which a run is given up that nothing else bounds."""
 
 
 @dataclass(slots=True)
@@ -44,16 +42,16 @@ class Attempts:
         """The first answer of a target, in the order of the ranking.
 
         Raises:
-            EdgewayError: what the last target said, when all failed; TooLate when the budget was over first.
+            EdgewayError: what the last target said, when all failed; TooLate when the caller's time was over first.
         """
         failure: EdgewayError | None = None
         first = version.targets[0]
         for position, target in enumerate(ranking.targets):
             now = self.clock()
-            if budget.remaining(now) <= 0:
-                raise TooLate(f"the budget was over before {target.name} could begin") from failure
+            if budget.usable(now) <= 0:
+                raise TooLate(f"the time was over before {target.name} could begin") from failure
             following = ranking.targets[position + 1] if position + 1 < len(ranking.targets) else None
-            limit = attempt_time(budget.remaining(now), target, following, self.margin)
+            limit = attempt_time(budget.usable(now), target, following, self.margin)
             try:
                 answer = await self._attempt(target, version, request, budget, limit, outcome)
             except AttemptFailed as failed:
@@ -108,7 +106,7 @@ class Attempts:
         record: AttemptRecord,
     ) -> Answer:
         link = worker.require_link()
-        deadline = budget.deadline if limit is None else record.started + limit
+        deadline = budget.last if limit is None else record.started + limit
         inputs = [
             (version.input_index[tensor.name], BY_NAME[tensor.datatype].code, tensor.shape, tensor.data)
             for tensor in request.inputs
@@ -122,7 +120,7 @@ class Attempts:
         target.in_flight += 1
         worker.in_flight += 1
         worker.expected_seconds += expected
-        patience = limit if limit is not None else budget.remaining(record.started) + HANG_LIMIT
+        patience = deadline - record.started
         timer = asyncio.get_running_loop().call_later(patience, _expire, pending, target.name)
         answered = False
         try:

@@ -96,14 +96,16 @@ class Supervisor:
             theirs.close()
         self._process = process
         self._worker.pid = process.pid
-        hello: asyncio.Future[worker_pb2.Hello] = loop.create_future()
+        hello: asyncio.Future[None] = loop.create_future()
         closed: asyncio.Future[str] = loop.create_future()
         died = self._death(process)
 
         def control(message: worker_pb2.ToGateway) -> None:
             if message.WhichOneof("message") == "hello":
                 if not hello.done():
-                    hello.set_result(message.hello)
+                    # At once: the report behind it may be in the same read, and must not be overwritten.
+                    self._worker.attach(link, message.hello)
+                    hello.set_result(None)
             else:
                 self._worker.received(message)
 
@@ -117,7 +119,6 @@ class Supervisor:
             await asyncio.wait(_futures(hello, closed, died), timeout=START_LIMIT, return_when=asyncio.FIRST_COMPLETED)
             if hello.done():
                 ready_at = loop.time()
-                self._worker.attach(link, hello.result())
                 await asyncio.wait(_futures(closed, died), return_when=asyncio.FIRST_COMPLETED)
         finally:
             link.close("the worker died" if died.done() else "the gateway closed the link")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admission.budget import LONGEST, Budget, budget_of
+from gateway.admission.budget import LATEST, LONGEST, Budget, budget_of
 from gateway.admission.slots import InFlight
 from gateway.errors import NotFound, Shed, TooLate, Unavailable
 from gateway.request import Request, Signature
@@ -57,7 +57,7 @@ targets = st.lists(
 
 @given(targets, st.floats(0.001, 0.5))
 def test_a_ranking_holds_every_usable_target_once_and_no_other(given_targets, seconds):
-    ranking = PreferredInTime().rank(given_targets, Budget(seconds, seconds), 0.0, "allow")
+    ranking = PreferredInTime().rank(given_targets, Budget(seconds, seconds, seconds), 0.0, "allow")
     usable = {t.name for t in given_targets if t.worker.state != "lost"}
     assert sorted(t.name for t in ranking.targets) == sorted(usable)
 
@@ -65,7 +65,7 @@ def test_a_ranking_holds_every_usable_target_once_and_no_other(given_targets, se
 @given(targets, st.floats(0.001, 0.5))
 def test_targets_in_time_come_first_then_the_rest_soonest_first(given_targets, seconds):
     policy = PreferredInTime()
-    ranking = policy.rank(given_targets, Budget(seconds, seconds), 0.0, "allow")
+    ranking = policy.rank(given_targets, Budget(seconds, seconds, seconds), 0.0, "allow")
 
     def expected(t: Target) -> float:
         return t.wait() + (t.estimate.quantile(0.95) or 0.0)
@@ -90,14 +90,14 @@ def test_targets_in_time_come_first_then_the_rest_soonest_first(given_targets, s
 
 @given(targets)
 def test_degrade_never_leaves_only_the_first_target(given_targets):
-    ranking = PreferredInTime().rank(given_targets, Budget(1.0, 1.0), 0.0, "never")
+    ranking = PreferredInTime().rank(given_targets, Budget(1.0, 1.0, 1.0), 0.0, "never")
     assert set(ranking.targets) <= {given_targets[0]}
 
 
 def test_a_target_that_let_an_attempt_expire_comes_last_for_a_while():
     first, second = target(0), target(1)
     first.expired(now=10.0)
-    policy, budget = PreferredInTime(), Budget(11.0, 1.0)
+    policy, budget = PreferredInTime(), Budget(11.0, 1.0, 11.0)
     assert [t.name for t in policy.rank([first, second], budget, 10.0, "allow").targets] == ["t1", "t0"]
     after = 10.0 + FIRST_SUSPICION + 0.01
     assert [t.name for t in policy.rank([first, second], budget, after, "allow").targets] == ["t0", "t1"]
@@ -109,11 +109,11 @@ def test_a_target_that_seemed_too_slow_is_tried_again_after_a_while():
     policy = PreferredInTime()
 
     def order(now: float) -> list[str]:
-        return [t.name for t in policy.rank([slow, quick], Budget(now + 0.1, 0.1), now, "allow").targets]
+        return [t.name for t in policy.rank([slow, quick], Budget(now + 0.1, 0.1, now + 0.1), now, "allow").targets]
 
     assert order(10.0 + STALE_AFTER / 2) == ["t1", "t0"]
     assert order(10.0 + STALE_AFTER * 2) == ["t0", "t1"]
-    assert policy.rank([slow], Budget(20.1, 0.1), 20.0, "allow").feasible is False
+    assert policy.rank([slow], Budget(20.1, 0.1, 20.1), 20.0, "allow").feasible is False
 
 
 def test_suspicion_doubles_up_to_a_limit_and_an_answer_ends_it():
@@ -206,6 +206,16 @@ def test_the_budget_is_the_smallest_limit_and_the_default_only_without_any(deadl
 def test_a_deadline_of_a_client_without_one_counts_as_none():
     assert budget_of(request(deadline=9.2e18), None, 2.0).total == 2.0
     assert budget_of(request(deadline=100.0 + LONGEST), None, 2.0).total == 2.0
+
+
+def test_a_late_answer_is_worth_something_until_the_callers_own_limit_unless_late_ones_are_refused():
+    with_limit = budget_of(request(deadline=101.0), 0.02, 5.0)
+    assert (with_limit.deadline, with_limit.last) == (100.02, 101.0)
+    assert with_limit.usable(100.01) == pytest.approx(0.01)
+    assert with_limit.usable(100.5) == pytest.approx(0.5)
+    assert budget_of(request(), 0.02, 5.0).last == 100.0 + LATEST
+    strict = budget_of(request(deadline=101.0), 0.02, 5.0, late_is_refused=True)
+    assert strict.last == strict.deadline == 100.02
 
 
 def test_a_budget_that_is_over_is_refused():
