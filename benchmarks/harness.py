@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import selectors
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -177,6 +179,31 @@ def put(repository: Path, name: str, model: onnx.ModelProto, version: str = "1")
     whole = folder / ".model.onnx.tmp"
     whole.write_bytes(model.SerializeToString())
     return whole.rename(folder / "model.onnx")
+
+
+def manifest(
+    folder: Path,
+    name: str,
+    version: str,
+    content: bytes,
+    more: str = "",
+    accelerator: str = "cpu",
+    checksum: str | None = None,
+) -> str:
+    """Path of a ModelDeployment in the folder, with its model file beside it. ``more``: further lines of the spec."""
+    (folder / f"{name}-{version}.onnx").write_bytes(content)
+    digest = checksum or hashlib.sha256(content).hexdigest()
+    path = folder / f"{name}-{version}.yaml"
+    path.write_text(f"""
+apiVersion: edge.ai/v1
+kind: ModelDeployment
+metadata: {{name: {name}}}
+spec:
+  model: {{uri: "file:{name}-{version}.onnx", version: "{version}", checksum: "sha256:{digest}"}}
+  hardware: {{accelerator: {accelerator}}}
+{textwrap.indent(textwrap.dedent(more), "  ")}
+""")
+    return str(path)
 
 
 def value(name: str, datatype: int, shape: Sequence[int | str]) -> onnx.ValueInfoProto:

@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import threading
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import Gateway, Verdict, scaled, scratch
+from benchmarks.harness import Gateway, Verdict, manifest, scaled, scratch
 from edgeway.client import Client, InferenceError
-
-MANIFEST = """
-apiVersion: edge.ai/v1
-kind: ModelDeployment
-metadata: {{name: m}}
-spec:
-  model: {{uri: file:{file}, version: "{version}", checksum: "sha256:{checksum}"}}
-  hardware: {{accelerator: cpu}}
-"""
-
-
-def manifest(folder: Path, version: str, content: bytes, checksum: str | None = None) -> str:
-    """Path of a manifest of this version, its model file beside it."""
-    (folder / f"{version}.onnx").write_bytes(content)
-    text = MANIFEST.format(
-        file=f"{version}.onnx", version=version, checksum=checksum or hashlib.sha256(content).hexdigest()
-    )
-    path = folder / f"{version}.yaml"
-    path.write_text(text)
-    return str(path)
 
 
 class Watch:
@@ -67,7 +45,7 @@ def main() -> None:
     verdict = Verdict("model files that are wrong")
     good = scaled(2.0).SerializeToString()
     with scratch() as folder, Gateway(folder) as gateway:
-        first = gateway.run("apply", "-f", manifest(folder, "1.0", good), "--wait")
+        first = gateway.run("apply", "-f", manifest(folder, "m", "1.0", good), "--wait")
         verdict.control(f"a right file: apply --wait exits {first.returncode}")
         watch = Watch(gateway.unix)
         for version, content, checksum, word in (
@@ -76,7 +54,8 @@ def main() -> None:
             ("no-onnx", b"#!/bin/sh\necho hello\n" * 20, None, ""),
             ("empty", b"", None, ""),
         ):
-            done = gateway.run("apply", "-f", manifest(folder, version, content, checksum), "--wait", "--timeout", "20")
+            path = manifest(folder, "m", version, content, checksum=checksum)
+            done = gateway.run("apply", "-f", path, "--wait", "--timeout", "20")
             versions = {v["version"]: v for v in gateway.get("deployments", "m")[0]["versions"]}
             state, reason = versions[version]["state"], versions[version]["reason"]
             verdict.check(
@@ -88,7 +67,7 @@ def main() -> None:
             not watch.failures and watch.versions == {"1.0"} and watch.count > 50,
             f"meanwhile {watch.count} requests, served by {watch.versions}, {len(watch.failures)} failed (none)",
         )
-        second = gateway.run("apply", "-f", manifest(folder, "2.0", good + b""), "--wait")
+        second = gateway.run("apply", "-f", manifest(folder, "m", "2.0", good), "--wait")
         versions = {v["version"]: v for v in gateway.get("deployments", "m")[0]["versions"]}
         verdict.check(
             second.returncode == 0 and versions["2.0"]["current"],

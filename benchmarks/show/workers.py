@@ -12,22 +12,12 @@ from collections import Counter
 import numpy as np
 import tritonclient.grpc as triton
 
-from benchmarks.harness import Gateway, Verdict, put, scaled, scratch, wait_for
+from benchmarks.harness import Gateway, Verdict, manifest, scaled, scratch, wait_for
 from edgeway.v1 import control_pb2 as control
 from gateway.cli.control import Control
 
 RATE = 60.0
 BACK_WITHIN = 1.0
-MANIFEST = """
-apiVersion: edge.ai/v1
-kind: ModelDeployment
-metadata: {name: m}
-spec:
-  model: {uri: file:models/m/1/model.onnx, version: "1", checksum: "sha256:%s"}
-  hardware: {accelerator: cpu}
-  targets: %s
-  latency: {budgetMs: 500}
-"""
 
 
 class Load:
@@ -92,12 +82,9 @@ def main() -> None:
         ("alone", {"workers": [{"name": "cpu", "backend": "cpu"}]}, "[cpu]"),
     ):
         with scratch() as folder, Gateway(folder, config) as gateway:
-            import hashlib
-
-            model = put(folder / "models", "m", scaled(2.0))
-            text = MANIFEST % (hashlib.sha256(model.read_bytes()).hexdigest(), targets)
-            (folder / "m.yaml").write_text(text)
-            applied = gateway.run("apply", "-f", str(folder / "m.yaml"), "--wait")
+            more = f"targets: {targets}\nlatency: {{budgetMs: 500}}"
+            path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), more)
+            applied = gateway.run("apply", "-f", path, "--wait")
             assert applied.returncode == 0, applied.stderr
             admin = Control(gateway.control)
             load = Load(gateway.unix)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from edgeway import parameters as names
+from edgeway import wire
 from gateway.request import Answer, Outcome
 
 _CACHED = 512
 """Sets of facts, and forms of outputs, whose encoding is kept; a device has a handful."""
-_MASK = (1 << 64) - 1
 
 
 class Encoder:
@@ -22,7 +22,7 @@ class Encoder:
         outcome, outputs = answer.outcome, answer.outputs
         parts: list[bytes | memoryview] = [
             self._constant(outcome),
-            _text(3, request_id) if request_id else b"",
+            wire.text(3, request_id) if request_id else b"",
             _QUEUE.entry(int(outcome.queue_seconds * 1e6)),
             _COMPUTE.entry(int(outcome.compute_seconds * 1e6)),
             _TOTAL.entry(int(outcome.total_seconds * 1e6)),
@@ -31,7 +31,7 @@ class Encoder:
         parts += [self._header(output.name, output.datatype, output.shape) for output in outputs]
         for output in outputs:
             data = output.data
-            parts += (b"\x32" + varint(data.nbytes), data)
+            parts += (b"\x32" + wire.varint(data.nbytes), data)
         return b"".join(parts)
 
     def _header(self, name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
@@ -41,9 +41,9 @@ class Encoder:
         if known is None:
             if len(self._headers) >= _CACHED:
                 self._headers.clear()
-            sizes = b"".join(map(varint, shape))
-            content = _text(1, name) + _text(2, datatype) + (_field(3, sizes) if sizes else b"")
-            known = self._headers[key] = _field(5, content)
+            sizes = b"".join(map(wire.varint, shape))
+            content = wire.text(1, name) + wire.text(2, datatype) + (wire.field(3, sizes) if sizes else b"")
+            known = self._headers[key] = wire.field(5, content)
         return known
 
     def _constant(self, outcome: Outcome) -> bytes:
@@ -62,57 +62,27 @@ class Encoder:
                 self._facts.clear()
             known = self._facts[key] = b"".join(
                 (
-                    _text(1, outcome.model),
-                    _text(2, outcome.version),
-                    _text_parameter(names.VERSION, outcome.version),
-                    _text_parameter(names.TARGET, outcome.target),
-                    _text_parameter(names.ACCELERATOR, outcome.accelerator),
-                    _text_parameter(names.KIND, outcome.kind),
-                    _parameter(names.DEGRADED, b"\x08" + (b"\x01" if outcome.degraded else b"\x00")),
-                    _text_parameter(names.REASON, outcome.reason),
+                    wire.text(1, outcome.model),
+                    wire.text(2, outcome.version),
+                    wire.text_parameter(names.VERSION, outcome.version),
+                    wire.text_parameter(names.TARGET, outcome.target),
+                    wire.text_parameter(names.ACCELERATOR, outcome.accelerator),
+                    wire.text_parameter(names.KIND, outcome.kind),
+                    wire.parameter(names.DEGRADED, b"\x08" + (b"\x01" if outcome.degraded else b"\x00")),
+                    wire.text_parameter(names.REASON, outcome.reason),
                 )
             )
         return known
-
-
-def varint(value: int) -> bytes:
-    """A protobuf number; negative ones as 64-bit two's complement, as int64 fields want."""
-    if 0 <= value < 0x80:
-        return bytes((value,))
-    value &= _MASK
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def _text(number: int, text: str) -> bytes:
-    return _field(number, text.encode())
-
-
-def _parameter(name: str, value: bytes) -> bytes:
-    """An entry of the map ``parameters`` (field 4)."""
-    return _field(4, _text(1, name) + _field(2, value))
-
-
-def _text_parameter(name: str, value: str) -> bytes:
-    return _parameter(name, _text(3, value))
 
 
 class _Integer:
     """Entries of one integer parameter; all but the number itself is made once per length."""
 
     def __init__(self, name: str) -> None:
-        self._before = [_parameter(name, b"\x10" + bytes(length))[:-length] for length in range(1, 11)]
+        self._before = [wire.parameter(name, b"\x10" + bytes(length))[:-length] for length in range(1, 11)]
 
     def entry(self, value: int) -> bytes:
-        number = varint(value)
+        number = wire.varint(value)
         return self._before[len(number) - 1] + number
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeway import wire
 from gateway.errors import InvalidRequest
 
 MAX_FIELDS = 4096
@@ -75,7 +76,7 @@ def _typed(view: memoryview, message: bytes, inputs: list[tuple[int, int, int]],
         stripped, typed = _strip(view, message, value, stop)
         if typed is not None:
             contents[index] = typed
-            parts += [view[kept:begin], b"\x2a", _encode_varint(len(stripped)), stripped]
+            parts += [view[kept:begin], b"\x2a", wire.varint(len(stripped)), stripped]
             kept = stop
     parts.append(view[kept:end])
     return Scanned(_joined(parts), [], contents)
@@ -137,23 +138,7 @@ def _skip(message: bytes, tag: int, at: int, end: int) -> tuple[int, int]:
 
 def _varint(message: bytes, at: int, end: int) -> tuple[int, int]:
     """(value, position behind it)."""
-    value = shift = 0
-    while at < end:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            break
-    raise InvalidRequest(f"the message is no ModelInferRequest: bad number before byte {at}")
-
-
-def _encode_varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    try:
+        return wire.read_varint(message, at, end)
+    except ValueError as wrong:
+        raise InvalidRequest(f"the message is no ModelInferRequest: {wrong}") from wrong

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from edgeway import parameters as names
 from edgeway.tensors import BY_NAME, encode_bytes
 from edgeway.v1 import open_inference_pb2 as oip
+from edgeway.wire import read_varint, varint
 from gateway.errors import EdgewayError, InvalidRequest, NotOffered
 from gateway.front.decode import Decoder
-from gateway.front.encode import Encoder, varint
+from gateway.front.encode import Encoder
 from gateway.front.scan import MAX_HEADER, scan
 from gateway.request import Answer, AttemptRecord, Outcome, OutputTensor
 
@@ -172,5 +173,6 @@ def test_an_answer_is_what_protobuf_would_have_written(shapes, total, left, requ
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_a_number_is_what_protobuf_reads_back(value):
-    message = oip.InferParameter.FromString(b"\x10" + varint(value))
-    assert message.int64_param == value
+    encoded = varint(value)
+    assert oip.InferParameter.FromString(b"\x10" + encoded).int64_param == value
+    assert read_varint(encoded, 0, len(encoded)) == (value % 2**64, len(encoded))

@@ -1,13 +1,12 @@
 """What callers see when an accelerator is busy, hot, failing, hung or gone."""
 
-import hashlib
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.harness import scaled, slow_for, wait_for
+from benchmarks.harness import manifest, scaled, slow_for, wait_for
 from edgeway.client import Client, InferenceError, Late, Unavailable
 
 pytestmark = pytest.mark.system
@@ -23,22 +22,11 @@ def config(**options) -> dict:
 
 
 def deploy(gateway, folder: Path, targets="[sim, cpu]", more="", model=None) -> None:
-    content = (model or scaled(2.0)).SerializeToString()
-    (folder / "m.onnx").write_bytes(content)
-    (folder / "m.yaml").write_text(f"""
-apiVersion: edge.ai/v1
-kind: ModelDeployment
-metadata: {{name: m}}
-spec:
-  model: {{uri: file:m.onnx, version: "1", checksum: sha256:{hashlib.sha256(content).hexdigest()}}}
-  hardware: {{accelerator: simulated}}
-  targets: {targets}
-  latency: {{budgetMs: 200{more}}}
-""")
-    done = gateway.run("apply", "-f", str(folder / "m.yaml"), "--wait")
+    spec = f"targets: {targets}\nlatency: {{budgetMs: 200{more}}}"
+    path = manifest(folder, "m", "1", (model or scaled(2.0)).SerializeToString(), spec, "simulated")
+    done = gateway.run("apply", "-f", path, "--wait")
     assert done.returncode == 0, done.stderr
-    targets = ("sim", "cpu")
-    wait_for(lambda: all(t["state"] != "unknown" for t in gateway.get("targets", "m")), 5, f"{targets}")
+    wait_for(lambda: all(t["reason"] != "loading" for t in gateway.get("targets", "m")), 10, "the load on every target")
 
 
 def ask(client: Client, **options):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness import scaled, wait_for
+from benchmarks.harness import manifest, scaled, wait_for
 from edgeway.client import Client, InferenceError
 
 pytestmark = pytest.mark.system
@@ -28,21 +28,8 @@ spec:
 TWO_WORKERS = {"workers": [{"name": "cpu", "backend": "cpu"}, {"name": "sim", "backend": "simulated"}]}
 
 
-def manifest(folder: Path, version: str, factor: float, more: str = "", name: str = "m") -> Path:
-    model = folder / f"{name}-{version}.onnx"
-    model.write_bytes(scaled(factor).SerializeToString())
-    text = f"""
-apiVersion: edge.ai/v1
-kind: ModelDeployment
-metadata: {{name: {name}}}
-spec:
-  model: {{uri: file:{model.name}, version: "{version}", checksum: sha256:{hashlib.sha256(model.read_bytes()).hexdigest()}}}
-  hardware: {{accelerator: cpu}}
-  {more}
-"""
-    path = folder / f"{name}-{version}.yaml"
-    path.write_text(text)
-    return path
+def version_of(folder: Path, version: str, factor: float, more: str = "") -> str:
+    return manifest(folder, "m", version, scaled(factor).SerializeToString(), more)
 
 
 def answers(address: str, count: int = 1, **options) -> list[tuple[float, str]]:
@@ -76,7 +63,7 @@ def test_the_founding_example_is_served_by_the_cpu_degraded_because_the_jetson_i
 def test_a_newer_version_takes_over_and_the_older_one_can_still_be_pinned(folder, gateway_in):
     gateway = gateway_in()
     for version, factor in (("1.0", 2.0), ("2.0", 5.0)):
-        assert gateway.run("apply", "-f", str(manifest(folder, version, factor)), "--wait").returncode == 0
+        assert gateway.run("apply", "-f", version_of(folder, version, factor), "--wait").returncode == 0
     assert answers(gateway.unix) == [(5.0, "2.0")]
     assert answers(gateway.unix, version="1.0") == [(2.0, "1.0")]
     assert answers(gateway.unix, version="previous") == [(2.0, "1.0")]
@@ -86,9 +73,9 @@ def test_a_newer_version_takes_over_and_the_older_one_can_still_be_pinned(folder
 
 def test_percent_splits_the_traffic_exactly(folder, gateway_in):
     gateway = gateway_in()
-    assert gateway.run("apply", "-f", str(manifest(folder, "1.0", 2.0)), "--wait").returncode == 0
-    canary = manifest(folder, "2.0", 5.0, "traffic: {percent: 10}")
-    assert gateway.run("apply", "-f", str(canary), "--wait").returncode == 0
+    assert gateway.run("apply", "-f", version_of(folder, "1.0", 2.0), "--wait").returncode == 0
+    canary = version_of(folder, "2.0", 5.0, "traffic: {percent: 10}")
+    assert gateway.run("apply", "-f", canary, "--wait").returncode == 0
     seen = [version for _, version in answers(gateway.unix, 200)]
     assert seen.count("2.0") == 20
     keyed = {version for _, version in answers(gateway.unix, 30, route_key="robot-7")}
@@ -97,18 +84,18 @@ def test_percent_splits_the_traffic_exactly(folder, gateway_in):
 
 def test_applying_twice_changes_nothing_and_percents_over_100_are_refused(folder, gateway_in):
     gateway = gateway_in()
-    first = manifest(folder, "1.0", 2.0, "traffic: {percent: 60}")
-    assert "accepted" in gateway.run("apply", "-f", str(first), "--wait").stdout
-    assert "unchanged" in gateway.run("apply", "-f", str(first)).stdout
-    refused = gateway.run("apply", "-f", str(manifest(folder, "2.0", 5.0, "traffic: {percent: 50}")))
+    first = version_of(folder, "1.0", 2.0, "traffic: {percent: 60}")
+    assert "accepted" in gateway.run("apply", "-f", first, "--wait").stdout
+    assert "unchanged" in gateway.run("apply", "-f", first).stdout
+    refused = gateway.run("apply", "-f", version_of(folder, "2.0", 5.0, "traffic: {percent: 50}"))
     assert refused.returncode == 1
     assert "110" in refused.stderr
 
 
 def test_deployments_survive_a_restart(folder, gateway_in):
     gateway = gateway_in()
-    path = manifest(folder, "1.0", 2.0)
-    assert gateway.run("apply", "-f", str(path), "--wait").returncode == 0
+    path = version_of(folder, "1.0", 2.0)
+    assert gateway.run("apply", "-f", path, "--wait").returncode == 0
     (folder / "m-1.0.onnx").unlink()  # the gateway has its own copy
     assert gateway.stop() == 0
     again = gateway_in()
@@ -118,7 +105,7 @@ def test_deployments_survive_a_restart(folder, gateway_in):
 def test_delete_removes_one_version_or_all(folder, gateway_in):
     gateway = gateway_in()
     for version, factor in (("1.0", 2.0), ("2.0", 5.0)):
-        assert gateway.run("apply", "-f", str(manifest(folder, version, factor)), "--wait").returncode == 0
+        assert gateway.run("apply", "-f", version_of(folder, version, factor), "--wait").returncode == 0
     assert gateway.run("delete", "m", "--version", "2.0").returncode == 0
     wait_for(lambda: answers(gateway.unix) == [(2.0, "1.0")], 5, "the return to 1.0")
     assert gateway.run("delete", "m").returncode == 0
@@ -131,11 +118,11 @@ def test_delete_removes_one_version_or_all(folder, gateway_in):
 def test_a_folder_of_manifests_is_followed(folder, gateway_in):
     manifests = folder / "manifests"
     manifests.mkdir()
-    manifest(manifests, "1.0", 2.0)
+    version_of(manifests, "1.0", 2.0)
     gateway = gateway_in({}, "--manifests", str(manifests))
     wait_for(lambda: gateway.get("deployments"), 5, "the first version")
     wait_for(lambda: versions(gateway)["1.0"]["state"] == "ready", 5, "1.0")
-    manifest(manifests, "2.0", 5.0)
+    version_of(manifests, "2.0", 5.0)
     wait_for(lambda: versions(gateway).get("2.0", {}).get("state") == "ready", 10, "2.0")
     assert answers(gateway.unix) == [(5.0, "2.0")]
     (manifests / "m-2.0.yaml").unlink()
@@ -144,21 +131,21 @@ def test_a_folder_of_manifests_is_followed(folder, gateway_in):
 
 def test_validate_names_the_line_and_apply_reads_stdin(folder, gateway_in):
     gateway = gateway_in()
-    path = manifest(folder, "1.0", 2.0)
-    assert gateway.run("validate", "-f", str(path)).returncode == 0
+    path = version_of(folder, "1.0", 2.0)
+    assert gateway.run("validate", "-f", path).returncode == 0
     broken = folder / "broken.yaml"
-    broken.write_text(path.read_text().replace('version: "1.0"', "version: 1.10"))
+    broken.write_text(Path(path).read_text().replace('version: "1.0"', "version: 1.10"))
     refused = gateway.run("validate", "-f", str(broken))
     assert refused.returncode == 1
     assert "broken.yaml:6" in refused.stderr
     assert "spec.model.version" in refused.stderr
-    text = path.read_text().replace("file:m-1.0.onnx", f"file://{folder}/m-1.0.onnx")
+    text = Path(path).read_text().replace("file:m-1.0.onnx", f"file://{folder}/m-1.0.onnx")
     assert gateway.run("apply", "-f", "-", "--wait", text=text).returncode == 0
 
 
 def test_get_speaks_json_with_latencies_and_shares(folder, gateway_in):
     gateway = gateway_in(TWO_WORKERS)
-    assert gateway.run("apply", "-f", str(manifest(folder, "1.0", 2.0)), "--wait").returncode == 0
+    assert gateway.run("apply", "-f", version_of(folder, "1.0", 2.0), "--wait").returncode == 0
     answers(gateway.unix, 50)
     latency = versions(gateway)["1.0"]["latency"]
     assert latency["count"] == 50

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks.harness import model_of, put, scaled, value, wait_for
+from benchmarks.harness import manifest, model_of, put, scaled, value, wait_for
 from edgeway.client import Client, InferenceError
 
 pytestmark = pytest.mark.system
@@ -49,21 +49,10 @@ def test_a_run_beyond_the_memory_limit_fails_and_harms_nobody(folder, gateway_in
 
 
 def test_a_stopped_worker_costs_one_budget_and_then_the_other_serves(folder, gateway_in):
-    put(folder / "models", "m", scaled(2.0))
     workers = [{"name": "sim", "backend": "simulated"}, {"name": "cpu", "backend": "cpu"}]
     gateway = gateway_in({"workers": workers, "budget": {"defaultMs": 200}})
-    import hashlib
-
-    model = folder / "models" / "m" / "1" / "model.onnx"
-    (folder / "m.yaml").write_text(f"""
-apiVersion: edge.ai/v1
-kind: ModelDeployment
-metadata: {{name: m}}
-spec:
-  model: {{uri: "file:{model}", version: "1", checksum: sha256:{hashlib.sha256(model.read_bytes()).hexdigest()}}}
-  hardware: {{accelerator: simulated}}
-""")
-    assert gateway.run("apply", "-f", str(folder / "m.yaml"), "--wait").returncode == 0
+    path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), accelerator="simulated")
+    assert gateway.run("apply", "-f", path, "--wait").returncode == 0
     wait_for(lambda: all(t["state"] == "ready" for t in gateway.get("targets", "m")), 5, "both targets")
     pid = gateway.worker("sim")["pid"]
     os.kill(pid, signal.SIGSTOP)

@@ -1,7 +1,6 @@
 """Spans at a collector, and figures at the metrics endpoint."""
 
 import contextlib
-import hashlib
 import urllib.request
 from concurrent import futures
 
@@ -12,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as otlp_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.harness import identity, put, scaled, wait_for
+from benchmarks.harness import identity, manifest, put, scaled, wait_for
 from edgeway.client import Client, NotFound
 
 pytestmark = pytest.mark.system
@@ -75,23 +74,14 @@ def test_one_trace_joins_the_caller_the_gateway_and_the_worker(folder, gateway_i
 
 
 def test_a_fallback_is_one_trace_with_the_skipped_target_and_both_attempts(folder, gateway_in, collector):
-    content = scaled(2.0).SerializeToString()
-    (folder / "m.onnx").write_bytes(content)
-    (folder / "m.yaml").write_text(f"""
-apiVersion: edge.ai/v1
-kind: ModelDeployment
-metadata: {{name: m}}
-spec:
-  model: {{uri: file:m.onnx, version: "1", checksum: sha256:{hashlib.sha256(content).hexdigest()}}}
-  hardware: {{accelerator: simulated}}
-""")
+    path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), accelerator="simulated")
     faults = [{"afterRuns": 5, "error": True}]
     workers = [
         {"name": "sim", "backend": "simulated", "options": {"faults": faults}},
         {"name": "cpu", "backend": "cpu"},
     ]
     gateway = gateway_in({"workers": workers}, OTEL_EXPORTER_OTLP_ENDPOINT=collector.address)
-    assert gateway.run("apply", "-f", str(folder / "m.yaml"), "--wait").returncode == 0
+    assert gateway.run("apply", "-f", path, "--wait").returncode == 0
     with Client(gateway.unix) as client:
         results = [client.infer("m", {"x": np.ones(1, np.float32)}, metadata=TRACEPARENT) for _ in range(4)]
     gateway.stop()

@@ -13,8 +13,8 @@ from tenacity import AsyncRetrying
 
 from edgeway.client.channel import GRACE, METHODS, OPTIONS, again, target
 from edgeway.client.errors import Late, Unavailable, error_of
+from edgeway.client.message import Call, decode, encode, metadata_of
 from edgeway.client.result import ModelMetadata, Result
-from edgeway.client.wire import Call, decode, encode, metadata_of
 from edgeway.places import inference_address
 from edgeway.v1 import open_inference_pb2 as oip
 
@@ -34,11 +34,7 @@ class AsyncClient:
         deadline_ms: float = 1000,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """Args:
-        address: ``unix:/path`` or ``host:port``; None: the socket in the runtime directory.
-        deadline_ms: for calls that give no budget: every call ends.
-        credentials: TLS, for a gateway beyond loopback.
-        """
+        """As ``Client``."""
         self.address = address or inference_address()
         self._deadline = deadline_ms / 1e3
         if credentials is None:
@@ -62,21 +58,7 @@ class AsyncClient:
         request_id: str = "",
         metadata: Sequence[tuple[str, str]] = (),
     ) -> Result:
-        """Compute ``outputs`` (none named: all) of ``model`` from ``inputs``.
-
-        Args:
-            budget_ms: the answer is worth nothing later; None: what the deployment says.
-            version: pins one; else the deployment's traffic split decides.
-            priority: 1 (highest) to 9; 0: 5.
-            route_key: the same key meets the same version.
-            stream_key: a newer request of the same key supersedes one that still waits.
-            degrade: ``never`` forbids another target than the first; None: what the deployment says.
-            metadata: of the call, such as ``traceparent``.
-
-        Raises:
-            InferenceError: its subclass and ``code`` say what happened.
-            ValueError: an input's dtype has no place in the protocol.
-        """
+        """As ``Client.infer``."""
         before, tensors = encode(model, inputs, outputs, version, request_id, priority, route_key, stream_key, degrade)
         budget = None if budget_ms is None else budget_ms / 1e3
         call = Call(before, tensors, budget, self._deadline if budget is None else budget)

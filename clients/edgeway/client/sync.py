@@ -13,8 +13,8 @@ from tenacity import Retrying
 
 from edgeway.client.channel import GRACE, METHODS, OPTIONS, again, target
 from edgeway.client.errors import Late, Unavailable, error_of
+from edgeway.client.message import Call, decode, encode, metadata_of
 from edgeway.client.result import ModelMetadata, Result
-from edgeway.client.wire import Call, decode, encode, metadata_of
 from edgeway.places import inference_address
 from edgeway.v1 import open_inference_pb2 as oip
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from edgeway import parameters as names
+from edgeway import wire
 from edgeway.client.result import ModelMetadata, Result, TensorMetadata
 from edgeway.tensors import datatype_of, to_array, to_bytes
 from edgeway.v1 import open_inference_pb2 as oip
 
-_MASK = (1 << 64) - 1
 _RAW_OUTPUT = 6
 
 
@@ -34,7 +34,7 @@ class Call:
         timeout = b""
         if self.budget is not None:
             left = max(1, int((self.budget - elapsed) * 1e6))
-            timeout = _parameter(names.TIMEOUT, b"\x10" + _varint(left))
+            timeout = wire.integer_parameter(names.TIMEOUT, left)
         return b"".join((self.before, timeout, *self.tensors))
 
 
@@ -54,16 +54,16 @@ def encode(
     Raises:
         ValueError: an array's dtype has no place in the protocol.
     """
-    head = [_text(1, model)]
+    head = [wire.text(1, model)]
     if version:
-        head.append(_text(2, version))
+        head.append(wire.text(2, version))
     if request_id:
-        head.append(_text(3, request_id))
+        head.append(wire.text(3, request_id))
     if priority:
-        head.append(_parameter(names.PRIORITY, b"\x10" + _varint(priority)))
+        head.append(wire.integer_parameter(names.PRIORITY, priority))
     for name, value in ((names.ROUTE_KEY, route_key), (names.STREAM_KEY, stream_key), (names.DEGRADE, degrade)):
         if value is not None:
-            head.append(_parameter(name, _text(3, value)))
+            head.append(wire.text_parameter(name, value))
     parts: list[bytes | memoryview] = []
     raw: list[bytes | memoryview] = []
     for name, given in inputs.items():
@@ -72,10 +72,12 @@ def encode(
             datatype, data = datatype_of(array), to_bytes(array)
         except ValueError as wrong:
             raise ValueError(f"input {name!r}: {wrong}") from None
-        sizes = b"".join(map(_varint, array.shape))
-        parts.append(_field(5, _text(1, name) + _text(2, datatype) + (_field(3, sizes) if sizes else b"")))
-        raw += [b"\x3a" + _varint(data.nbytes), data]
-    parts += [_field(6, _text(1, name)) for name in outputs]
+        sizes = b"".join(map(wire.varint, array.shape))
+        parts.append(
+            wire.field(5, wire.text(1, name) + wire.text(2, datatype) + (wire.field(3, sizes) if sizes else b""))
+        )
+        raw += [b"\x3a" + wire.varint(data.nbytes), data]
+    parts += [wire.field(6, wire.text(1, name)) for name in outputs]
     return b"".join(head), parts + raw
 
 
@@ -87,10 +89,10 @@ def decode(message: bytes, wall: float) -> Result:
     at = start = 0
     while at < end:
         field_at = at
-        tag, at = _read_varint(message, at)
+        tag, at = wire.read_varint(message, at, end)
         if tag & 7 != 2:  # the response's own fields are all delimited; an unknown one of another kind ends the walk
             break
-        length, at = _read_varint(message, at)
+        length, at = wire.read_varint(message, at, end)
         if tag >> 3 == _RAW_OUTPUT:
             header.append(view[start:field_at])
             raw.append(view[at : at + length])
@@ -134,36 +136,3 @@ def metadata_of(message: bytes) -> ModelMetadata:
 
 def _widened(datatype: str, array: np.ndarray) -> np.ndarray:
     return (array.astype(np.uint32) << 16).view(np.float32) if datatype == "BF16" else array
-
-
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _varint(value: int) -> bytes:
-    value &= _MASK
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _text(number: int, text: str) -> bytes:
-    return _field(number, text.encode())
-
-
-def _parameter(name: str, value: bytes) -> bytes:
-    return _field(4, _text(1, name) + _field(2, value))
