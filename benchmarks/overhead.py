@@ -7,14 +7,18 @@
 - 0.9 MB: a camera frame to the digits model, against the same model in one Python gRPC server process.
 
 One client process, one call at a time, the same pre-built message for both. Each round measures both, in alternating
-order; the figure is the median over the rounds of the ratio of the rounds' p50s.
+order; the figure is the median over the rounds of the ratio of the rounds' p50s. Servers (the gateway with its worker,
+or the bare one) are on CPU 0, the client on CPU 1: left free, the kernel's choice of CPUs moves either side by a
+quarter from round to round. ``--free`` measures that.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -25,7 +29,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from benchmarks.harness import Gateway, first_line, identity, put, scratch
+from benchmarks.harness import Gateway, descendants, first_line, identity, put, scratch
 from edgeway.v1 import open_inference_pb2 as oip
 
 METHOD = oip.SERVICES["inference.GRPCInferenceService"]["ModelInfer"].path
@@ -125,7 +129,15 @@ def compare(ours: str, bare: str, content: bytes, rounds: int, calls: int) -> di
     }
 
 
-def measure(rounds: int, calls: int) -> dict[str, dict[str, float]]:
+def pin(pid: int, cpus: set[int]) -> None:
+    """Keep a process with all its threads and children to these CPUs."""
+    for each in (pid, *descendants(pid)):
+        for thread in Path(f"/proc/{each}/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), cpus)
+
+
+def measure(rounds: int, calls: int, pinned: bool) -> dict[str, dict[str, float]]:
     with scratch() as folder:
         model = DIGITS / "models" / "digits-1.0.onnx"
         put(folder / "models", "tiny", identity(shape=[16]))
@@ -143,6 +155,11 @@ def measure(rounds: int, calls: int) -> dict[str, dict[str, float]]:
                 small = message("tiny", "x", np.arange(16, dtype=np.float32), "FP32")
                 frame = np.random.default_rng(0).integers(0, 256, (480, 640, 3)).astype(np.uint8)
                 large = message("digits", "frame", frame, "UINT8")
+                if pinned:
+                    for server in (gateway.process, *servers.values()):
+                        assert server is not None
+                        pin(server.pid, {0})
+                    os.sched_setaffinity(0, {1})
                 return {
                     "64B": compare(gateway.unix, f"unix:{folder}/echo.sock", small, rounds, calls),
                     "64B-bytes": compare(gateway.unix, f"unix:{folder}/bytes.sock", small, rounds, calls),
@@ -158,13 +175,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=400, help="per round")
+    parser.add_argument("--free", action="store_true", help="leave the choice of CPUs to the kernel")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     parser.add_argument("--serve", nargs=2, metavar=("ADDRESS", "MODEL"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(*options.serve)
         return
-    figures = measure(options.rounds, options.calls)
+    allowed = os.sched_getaffinity(0)
+    figures = measure(options.rounds, options.calls, not options.free and {0, 1} <= allowed)
     if options.output == "text":
         control = figures["64B-bytes"]
         print(f"control 64B: an echo that does not parse takes {control['bareP50Ms']} ms, ratio {control['ratio']}")

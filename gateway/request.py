@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gateway.errors import Code
 
@@ -63,8 +64,7 @@ class Statistics:
     """Milliseconds since the epoch; 0: never."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputTensor:
+class InputTensor(NamedTuple):
     """One tensor as it came in. ``data`` views the bytes of the message: nobody parses or copies them on the way."""
 
     name: str
@@ -102,8 +102,7 @@ class Request:
     tracestate: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OutputTensor:
+class OutputTensor(NamedTuple):
     """One tensor of an answer; ``data`` views a slot and is valid until ``Answer.release``."""
 
     name: str

@@ -7,7 +7,7 @@ A backend has four verbs: ``probe`` (what is here?), ``load`` (a file becomes a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 
 class BackendError(Exception):
@@ -51,8 +51,7 @@ class TensorSpec:
     shape: Tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One tensor as it travels: little-endian bytes in row-major order; BYTES elements each behind a 4-byte length.
 
     ``data`` of an input is a read-only view into a slot, valid until ``run`` returns. ``data`` of an output is owned

@@ -23,6 +23,7 @@ class Run:
         "_stop",
         "cancelled",
         "infer",
+        "input_bytes",
         "key",
         "model",
         "outputs",
@@ -37,6 +38,7 @@ class Run:
         self.model = model
         self.view = view
         self.received = received
+        self.input_bytes = 0
         self.cancelled = False
         self.running = False
         self.outputs: Optional[List[Any]] = None

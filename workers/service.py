@@ -81,6 +81,7 @@ class Service:
         """Take frames from the link, as long as it is this thread's turn."""
         # One buffer for all frames: recvmsg() would allocate the largest frame's 176 KiB for each.
         buffer = bytearray(frames.MAX_FRAME)
+        view = memoryview(buffer)
         while self._reader is turn:
             try:
                 count, ancillary, _, _ = self._socket.recvmsg_into([buffer], _ONE_FD)
@@ -89,7 +90,7 @@ class Service:
             if not count:
                 os._exit(0)
             try:
-                self._received(bytes(buffer[:count]), _descriptors(ancillary) if ancillary else [])
+                self._received(bytes(view[:count]), _descriptors(ancillary) if ancillary else [])
             except FrameError as malformed:
                 print(f"the gateway broke the protocol of the link: {malformed}", file=sys.stderr, flush=True)
                 os._exit(4)
@@ -140,11 +141,15 @@ class Service:
         if model is None or not model.enter():
             return self._reply(run, frames.UNKNOWN_MODEL, message=f"no model has the handle {infer.model}")
         n_inputs, n_outputs = len(model.model.inputs), len(model.model.outputs)
-        if any(place.index >= n_inputs for place in infer.inputs) or any(i >= n_outputs for i in infer.outputs):
-            raise FrameError(f"run {infer.request_id} names tensors that the model does not have")
+        for place in infer.inputs:
+            run.input_bytes += place.nbytes
+            if place.index >= n_inputs:
+                raise FrameError(f"run {infer.request_id} names an input that the model does not have")
         run.wanted = list(infer.outputs) or list(range(n_outputs))
+        if max(run.wanted, default=-1) >= n_outputs:
+            raise FrameError(f"run {infer.request_id} names an output that the model does not have")
         self._runs[infer.request_id] = run
-        expected = model.expected(sum(place.nbytes for place in infer.inputs))
+        expected = model.expected(run.input_bytes)
         if expected is not None and expected <= INLINE and self._schedule.claim():
             self._run_inline(run)
         else:
@@ -202,7 +207,7 @@ class Service:
             )
         finished = time.monotonic()
         run.done()
-        run.model.took(sum(place.nbytes for place in infer.inputs), finished - started)
+        run.model.took(run.input_bytes, finished - started)
         needed = room_needed(outputs)
         if run.cancelled:
             return self._finish(run, frames.CANCELLED, started, finished, message="cancelled while it ran")

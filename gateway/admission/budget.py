@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.errors import TooLate
 from gateway.request import Request
@@ -13,8 +13,7 @@ LONGEST = 3600.0
 """Seconds. A gRPC deadline further away is none: a client without one shows up with 9.2e18 seconds left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """Absolute deadline of one request, on the monotonic clock."""
 
     deadline: float

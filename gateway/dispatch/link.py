@@ -64,6 +64,7 @@ class Link:
         self._numbers = 0
         self._outbox: deque[tuple[bytes, Sequence[int]]] = deque()
         self._buffer = bytearray(frames.MAX_FRAME)
+        self._view = memoryview(self._buffer)
         self._slots = SlotPool(self._announce, self._retire)
         self._closed = ""
         loop.add_reader(connection.fileno(), self._readable)
@@ -160,7 +161,7 @@ class Link:
             if count == 0:
                 return self.close("the worker closed its link")
             try:
-                self._received(bytes(self._buffer[:count]))
+                self._received(bytes(self._view[:count]))
             except FrameError as malformed:
                 return self.close(f"the worker broke the protocol of the link: {malformed}")
             if self._closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.admission.budget import Budget
 from gateway.target import Target
@@ -13,8 +14,7 @@ RESERVED_SHARE = 0.05
 busy for a few milliseconds just when the next target should begin."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(NamedTuple):
     """Usable targets, best first. ``skipped``: name of each target passed over -> the word for why."""
 
     targets: tuple[Target, ...]
