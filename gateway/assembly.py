@@ -43,6 +43,8 @@ from gateway.settings import ServeSettings
 
 SETTLE_LIMIT = 120.0
 """Seconds that models known at start get to come up before the gateway says it is ready without them."""
+_SETTLE = 0.01
+"""Seconds after which outcomes are counted."""
 _MB = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,9 @@ async def _serve(settings: ServeSettings) -> None:
     max_bytes = config.limits.max_message_mb * _MB
     events, table = Events(), Table()
     trace = build_trace(config.telemetry.otlp, config.telemetry.sample_ratio)
-    recorder = Recorder(time.monotonic, trace.record if trace else None)
+    recorder = Recorder(
+        time.monotonic, trace.record if trace else None, lambda settle: loop.call_later(_SETTLE, settle)
+    )
     workers = Workers(default_workers(config.workers), events.emit, lambda: catalog.changed(), max_bytes)
     catalog = Catalog(table, workers, events.emit)
     store = Store(settings.state_dir)
@@ -151,6 +155,7 @@ async def _serve(settings: ServeSettings) -> None:
             await listener.stop(0)
         if metrics is not None:
             metrics.close()
+        recorder.settle()
         if trace is not None:
             await asyncio.to_thread(trace.close)
         for fd in locks:

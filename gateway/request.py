@@ -27,6 +27,10 @@ class Signature:
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    inputs_by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs_by_name", {spec.name: spec for spec in self.inputs})
 
 
 @dataclass(frozen=True, slots=True)

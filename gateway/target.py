@@ -137,11 +137,15 @@ class Version:
     output_index: Mapping[str, int] = field(init=False)
     output_sizes: tuple[int | None, ...] = field(init=False)
     """Bytes of each output, aligned for a slot; None where the shape or the datatype does not say."""
+    output_room: int | None = field(init=False)
+    """Bytes of all outputs; None where one of them does not say."""
 
     def __post_init__(self) -> None:
         self.input_index = {spec.name: index for index, spec in enumerate(self.signature.inputs)}
         self.output_index = {spec.name: index for index, spec in enumerate(self.signature.outputs)}
         self.output_sizes = tuple(_fixed_size(spec) for spec in self.signature.outputs)
+        known = [size for size in self.output_sizes if size is not None]
+        self.output_room = sum(known) if len(known) == len(self.output_sizes) else None
 
     def enter(self) -> None:
         self.users += 1

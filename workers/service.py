@@ -207,7 +207,6 @@ class Service:
             )
         finished = time.monotonic()
         run.done()
-        run.model.took(run.input_bytes, finished - started)
         needed = room_needed(outputs)
         if run.cancelled:
             return self._finish(run, frames.CANCELLED, started, finished, message="cancelled while it ran")
@@ -217,7 +216,9 @@ class Service:
             # The frame that answers this is read by another thread, so the run must be in order before it is sent.
             return self._send(frames.pack_reply(reply))
         places = write_tensors(run.view, infer.out_offset, run.wanted, outputs)
-        return self._finish(run, frames.OK, started, finished, places)
+        self._finish(run, frames.OK, started, finished, places)
+        run.model.took(run.input_bytes, finished - started)  # only now: the answer is on its way
+        return None
 
     def _fetch(self, request_id: int, slot: int, offset: int) -> None:
         run = self._runs.get(request_id)

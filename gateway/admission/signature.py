@@ -16,13 +16,15 @@ def check(request: Request, signature: Signature) -> None:
     """
     if len(request.inputs) != len(signature.inputs):
         _raise_names(request, signature)
-    specs = {spec.name: spec for spec in signature.inputs}
+    specs = signature.inputs_by_name
     for tensor in request.inputs:
         spec = specs.get(tensor.name)
         if spec is None:
             _raise_names(request, signature)
         if tensor.datatype != spec.datatype:
             raise InvalidRequest(f"input {tensor.name!r}: expected {spec.datatype}, got {tensor.datatype}")
+        if tensor.shape == spec.shape:
+            continue
         if len(tensor.shape) != len(spec.shape):
             raise InvalidRequest(
                 f"input {tensor.name!r}: expected {len(spec.shape)} dimensions {list(spec.shape)}, "

@@ -84,7 +84,46 @@ class Attempts:
         record = AttemptRecord(worker.name, worker.backend, worker.kind, started, worker_pid=worker.pid)
         outcome.attempts.append(record)
         try:
-            return await self._run(target, worker, version, request, budget, limit, outcome, record)
+            link = worker.require_link()
+            deadline = budget.last if limit is None else record.started + limit
+            inputs = [
+                (version.input_index[tensor.name], BY_NAME[tensor.datatype].code, tensor.shape, tensor.data)
+                for tensor in request.inputs
+            ]
+            wanted = [version.output_index[name] for name in request.outputs]
+            expected = target.estimate.quantile(0.5) or 0.0
+            pending = link.infer(
+                target.handle, inputs, wanted, room_for(version, target, wanted), deadline, request.priority
+            )
+            target.tried = record.started
+            target.in_flight += 1
+            worker.in_flight += 1
+            worker.expected_seconds += expected
+            patience = deadline - record.started
+            timer = asyncio.get_running_loop().call_later(patience, _expire, pending, target.name)
+            answered = False
+            try:
+                reply = await pending.reply
+                answered = True
+            except TargetSlow:
+                target.expired(self.clock())
+                raise
+            finally:
+                timer.cancel()
+                target.in_flight -= 1
+                if worker.link is link:  # a new process starts from zero
+                    worker.in_flight -= 1
+                    worker.expected_seconds = max(0.0, worker.expected_seconds - expected)
+                if not answered:
+                    link.abandon(pending)
+            record.worker_received, record.run_started, record.run_ended = reply.received, reply.started, reply.finished
+            if reply.status != frames.OK:
+                link.release(pending)
+                raise _failure(reply.status, reply.message, target.name)
+            # All but the wait for an instance, which is predicted apart: the link and the wake-ups belong to the run.
+            target.answered(self.clock() - record.started - max(0.0, reply.started - reply.received))
+            outcome.target, outcome.accelerator, outcome.kind = worker.name, worker.backend, worker.kind
+            return Answer(self._outputs(link, pending, reply, version, target), outcome, lambda: link.release(pending))
         except EdgewayError as failed:
             record.error, record.reason = str(failed), failed.reason
             raise
@@ -93,58 +132,6 @@ class Attempts:
             raise
         finally:
             record.ended = self.clock()
-
-    async def _run(
-        self,
-        target: Target,
-        worker: Worker,
-        version: Version,
-        request: Request,
-        budget: Budget,
-        limit: float | None,
-        outcome: Outcome,
-        record: AttemptRecord,
-    ) -> Answer:
-        link = worker.require_link()
-        deadline = budget.last if limit is None else record.started + limit
-        inputs = [
-            (version.input_index[tensor.name], BY_NAME[tensor.datatype].code, tensor.shape, tensor.data)
-            for tensor in request.inputs
-        ]
-        wanted = [version.output_index[name] for name in request.outputs]
-        expected = target.estimate.quantile(0.5) or 0.0
-        pending = link.infer(
-            target.handle, inputs, wanted, room_for(version, target, wanted), deadline, request.priority
-        )
-        target.tried = record.started
-        target.in_flight += 1
-        worker.in_flight += 1
-        worker.expected_seconds += expected
-        patience = deadline - record.started
-        timer = asyncio.get_running_loop().call_later(patience, _expire, pending, target.name)
-        answered = False
-        try:
-            reply = await pending.reply
-            answered = True
-        except TargetSlow:
-            target.expired(self.clock())
-            raise
-        finally:
-            timer.cancel()
-            target.in_flight -= 1
-            if worker.link is link:  # a new process starts from zero
-                worker.in_flight -= 1
-                worker.expected_seconds = max(0.0, worker.expected_seconds - expected)
-            if not answered:
-                link.abandon(pending)
-        record.worker_received, record.run_started, record.run_ended = reply.received, reply.started, reply.finished
-        if reply.status != frames.OK:
-            link.release(pending)
-            raise _failure(reply.status, reply.message, target.name)
-        # All but the wait for an instance, which is predicted apart: the link and the wake-ups belong to the run.
-        target.answered(self.clock() - record.started - max(0.0, reply.started - reply.received))
-        outcome.target, outcome.accelerator, outcome.kind = worker.name, worker.backend, worker.kind
-        return Answer(self._outputs(link, pending, reply, version, target), outcome, lambda: link.release(pending))
 
     def _outputs(
         self, link: Link, pending: Pending, reply: frames.Reply, version: Version, target: Target
@@ -170,6 +157,8 @@ class Attempts:
 def room_for(version: Version, target: Target, wanted: Sequence[int]) -> int:
     """Bytes that a slot keeps for the outputs: exact where the shapes are fixed, else the largest seen so far."""
     sizes = version.output_sizes
+    if not wanted and version.output_room is not None:
+        return version.output_room
     total = 0
     for index in wanted or range(len(sizes)):
         size = sizes[index]

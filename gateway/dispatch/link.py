@@ -149,9 +149,7 @@ class Link:
         self._on_closed(reason)
 
     def _readable(self) -> None:
-        for _ in range(
-            min(_FRAMES_PER_WAKE, max(1, len(self._pending)))
-        ):  # a read in vain costs as much as one that gets
+        for _ in range(_FRAMES_PER_WAKE):
             try:
                 count = self._socket.recv_into(self._buffer)
             except BlockingIOError:
@@ -164,7 +162,7 @@ class Link:
                 self._received(bytes(self._view[:count]))
             except FrameError as malformed:
                 return self.close(f"the worker broke the protocol of the link: {malformed}")
-            if self._closed:
+            if self._closed or not self._pending:  # a read in vain costs as much as one that gets something
                 return None
         return None
 

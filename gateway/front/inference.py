@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -86,11 +85,11 @@ class InferenceService:
             )
         except EdgewayError as error:
             outcome = Outcome("", received, code=error.code, message=str(error), finished=time.monotonic())
-            asyncio.get_running_loop().call_soon(self._recorder.record, outcome)
+            self._recorder.record(outcome)
             await abort(context, error)
         answer = await self._handler.handle(request)
         outcome = answer.outcome
-        asyncio.get_running_loop().call_soon(self._recorder.record, outcome)
+        self._recorder.record(outcome)
         if outcome.code:
             await abort_outcome(context, outcome)
         try:

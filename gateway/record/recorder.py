@@ -29,12 +29,26 @@ class _VersionTotals:
 
 
 class Recorder:
-    """Counts in plain Python numbers; exporters read them when they are asked (``metrics.py``)."""
+    """Counts in plain Python numbers; exporters read them when they are asked (``metrics.py``).
 
-    def __init__(self, clock: Callable[[], float], trace: Trace | None = None) -> None:
-        """``clock``: monotonic seconds. ``trace``: makes spans of an outcome; None: tracing is off."""
+    Outcomes are counted a little later, several at once: right after an answer the core is needed to send it.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        trace: Trace | None = None,
+        later: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
+        """Args:
+        clock: monotonic seconds.
+        trace: makes spans of an outcome; None: tracing is off.
+        later: calls back soon, when there is time; None: outcomes are counted at once.
+        """
         self._clock = clock
         self._trace = trace
+        self._later = later
+        self._waiting: list[Outcome] = []
         self._versions: dict[tuple[str, str], _VersionTotals] = {}
         self.durations: dict[tuple[str, str, str, str], Histogram] = {}
         """(model, version, accelerator, code) -> all durations."""
@@ -46,7 +60,21 @@ class Recorder:
         self.shed: Counter[str] = Counter()
 
     def record(self, outcome: Outcome) -> None:
-        """Count one request; costs about 10 us, after its answer has left."""
+        """Take one outcome."""
+        self._waiting.append(outcome)
+        if self._later is None:
+            self.settle()
+        elif len(self._waiting) == 1:
+            self._later(self.settle)
+
+    def settle(self) -> None:
+        """Count what waits; a reader sees all that was taken before it asked."""
+        waiting, self._waiting = self._waiting, []
+        for outcome in waiting:
+            self._record(outcome)
+
+    def _record(self, outcome: Outcome) -> None:
+        """Count one request; costs about 3 us."""
         # A name that nobody serves must not become a series: a hostile caller could invent millions.
         model = "" if outcome.code is Code.NOT_FOUND or not outcome.version else outcome.model
         key = (model, outcome.version, outcome.accelerator, outcome.code.name)
@@ -74,20 +102,24 @@ class Recorder:
             del self.durations[key]
 
     def latency(self, model: str, version: str) -> Latency:
+        self.settle()
         totals = self._versions.get((model, version))
         return totals.recent.read(self._clock()) if totals else Latency(0.0, 0.0, 0.0, 0)
 
     def requests(self, model: str, version: str) -> tuple[int, int]:
         """(requests, those of them that failed)."""
+        self.settle()
         totals = self._versions.get((model, version))
         return (totals.success + totals.failed, totals.failed) if totals else (0, 0)
 
     def share(self, model: str, version: str, worker: str) -> float:
         """Part of the version's answers that a worker gave, 0 to 1."""
+        self.settle()
         totals = self._versions.get((model, version))
         return totals.served[worker] / totals.success if totals and totals.success else 0.0
 
     def statistics(self, model: str, version: str) -> Statistics:
+        self.settle()
         totals = self._versions.get((model, version))
         if totals is None:
             return Statistics()
