@@ -99,17 +99,14 @@ class Attempts:
             target.in_flight += 1
             worker.in_flight += 1
             worker.expected_seconds += expected
-            patience = deadline - record.started
-            timer = asyncio.get_running_loop().call_later(patience, _expire, pending, target.name)
             answered = False
             try:
                 reply = await pending.reply
                 answered = True
-            except TargetSlow:
+            except TargetSlow as slow:
                 target.expired(self.clock())
-                raise
+                raise TargetSlow(f"{target.name}: {slow}") from None
             finally:
-                timer.cancel()
                 target.in_flight -= 1
                 if worker.link is link:  # a new process starts from zero
                     worker.in_flight -= 1
@@ -166,11 +163,6 @@ def room_for(version: Version, target: Target, wanted: Sequence[int]) -> int:
             return max(target.output_bytes, total + UNKNOWN_OUTPUT_BYTES)
         total += size
     return total
-
-
-def _expire(pending: Pending, name: str) -> None:
-    if not pending.reply.done():
-        pending.reply.set_exception(TargetSlow(f"{name} did not answer in the time that it had"))
 
 
 def _failure(status: int, message: str, name: str) -> EdgewayError:

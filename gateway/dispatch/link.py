@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from edgeway import frames
 from edgeway.frames import FrameError, Reply, TensorPlace, aligned
 from edgeway.v1 import worker_pb2
+from gateway.dispatch.expiry import Expiry
 from gateway.dispatch.memory import Slot, SlotPool
-from gateway.errors import Shed, WorkerLost
+from gateway.errors import Shed, TargetSlow, WorkerLost
 
 _FRAMES_PER_WAKE = 64
 """Frames taken before other work of the loop gets its turn."""
@@ -69,6 +70,7 @@ class Link:
         self._closed = ""
         loop.add_reader(connection.fileno(), self._readable)
         self._trimmer = loop.call_later(_TRIM_SECONDS, self._trim)
+        self._expiry = Expiry(loop, self._pending, self._expire)
 
     @property
     def shared_bytes(self) -> int:
@@ -93,7 +95,8 @@ class Link:
             inputs: (position among the model's inputs, dtype code, shape, bytes).
             wanted: positions of the outputs; empty: all.
             output_bytes: room to keep for them; if it is too little, a larger slot follows.
-            deadline: monotonic seconds by which the run must have begun.
+            deadline: monotonic seconds by which the run must have begun, and at which the reply fails with TargetSlow
+                whatever the worker does.
             priority: 1 to 9.
 
         Raises:
@@ -117,6 +120,7 @@ class Link:
         self._send(
             frames.pack_infer(frames.Infer(number, model, slot.number, offset, deadline, priority, places, wanted))
         )
+        self._expiry.watch(number, deadline, len(self._pending))
         return pending
 
     def abandon(self, pending: Pending) -> None:
@@ -138,6 +142,7 @@ class Link:
             return
         self._closed = reason
         self._trimmer.cancel()
+        self._expiry.close()
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
@@ -147,6 +152,11 @@ class Link:
                 each.reply.set_exception(WorkerLost(reason))
         self._outbox.clear()
         self._on_closed(reason)
+
+    def _expire(self, number: int) -> None:
+        reply = self._pending[number].reply
+        if not reply.done():
+            reply.set_exception(TargetSlow("it did not answer in the time that it had"))
 
     def _readable(self) -> None:
         for _ in range(_FRAMES_PER_WAKE):
