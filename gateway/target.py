@@ -66,6 +66,8 @@ class Target:
     suspicion: float = FIRST_SUSPICION
     tried: float = 0.0
     """When the last attempt began."""
+    probing: bool = False
+    """Whether that was the first one after a while."""
     output_bytes: int = 0
     """Largest answer seen: how much room a run's slot gets where the shapes do not say."""
 
@@ -102,6 +104,11 @@ class Target:
     def wait(self) -> float:
         return self.worker.expected_wait() if self.worker else 0.0
 
+    def attempted(self, now: float) -> None:
+        """An attempt begins."""
+        self.probing = self.stale(now)
+        self.tried = now
+
     def stale(self, now: float) -> bool:
         """Whether its estimate is of a time that may be over: a target that seems too slow is never measured again."""
         return now - self.tried > STALE_AFTER
@@ -112,6 +119,11 @@ class Target:
         self.suspicion = min(2 * self.suspicion, LONGEST_SUSPICION)
 
     def answered(self, run_seconds: float) -> None:
+        """A run took so long. After a while without any, half the p95 says that the estimate is of another time:
+        without forgetting it, one answer a second would take minutes to bring a target back.
+        """
+        if self.probing and run_seconds < 0.5 * (self.estimate.quantile(0.95) or 0.0):
+            self.estimate.clear()
         self.estimate.add(run_seconds)
         self.suspicion = FIRST_SUSPICION
         self.suspect_until = 0.0

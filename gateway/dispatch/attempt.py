@@ -95,7 +95,7 @@ class Attempts:
             pending = link.infer(
                 target.handle, inputs, wanted, room_for(version, target, wanted), deadline, request.priority
             )
-            target.tried = record.started
+            target.attempted(record.started)
             target.in_flight += 1
             worker.in_flight += 1
             worker.expected_seconds += expected

@@ -161,6 +161,8 @@ class Worker:
             return
         wanted.target.handle = loaded.model
         wanted.target.failure = ""
+        if loaded.warmup_seconds:
+            wanted.target.estimate.clear()  # of another process
         for seconds in loaded.warmup_seconds:
             if math.isfinite(seconds) and seconds > 0:
                 wanted.target.estimate.add(seconds)

@@ -24,6 +24,11 @@ class RunEstimate:
         self._order.append(seconds)
         insort(self._sorted, seconds)
 
+    def clear(self) -> None:
+        """Forget: what was measured belongs to a time that is over."""
+        self._order.clear()
+        self._sorted.clear()
+
     def quantile(self, q: float) -> float | None:
         """Smallest run time that at least ``q`` of the window does not exceed; None before the first run."""
         if not self._sorted:

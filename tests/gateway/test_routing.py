@@ -116,6 +116,21 @@ def test_a_target_that_seemed_too_slow_is_tried_again_after_a_while():
     assert policy.rank([slow], Budget(20.1, 0.1, 20.1), 20.0, "allow").feasible is False
 
 
+def test_one_quick_answer_after_a_while_brings_a_slow_target_back():
+    slow, quick = target(0, run=None), target(1)
+    for _ in range(50):
+        slow.answered(0.5)
+    slow.attempted(10.0)
+    slow.answered(0.4)
+    assert slow.estimate.quantile(0.95) == 0.5
+    slow.attempted(10.0 + STALE_AFTER * 2)
+    slow.answered(0.01)
+    slow.attempted(10.0 + STALE_AFTER * 2.1)
+    budget = Budget(20.1, 0.1, 20.1)
+    assert [t.name for t in PreferredInTime().rank([slow, quick], budget, 20.0, "allow").targets] == ["t0", "t1"]
+    assert slow.estimate.quantile(0.95) == 0.01
+
+
 def test_suspicion_doubles_up_to_a_limit_and_an_answer_ends_it():
     suspect = target(0)
     for _ in range(10):
