@@ -233,10 +233,13 @@ def scaled(factor: float) -> onnx.ModelProto:
     return model_of(nodes, [value("x", TensorProto.FLOAT, ["n"])], [value("y", TensorProto.FLOAT, ["n"])], [weight])
 
 
-def slow(loops: int) -> onnx.ModelProto:
-    """y = x after ``loops`` multiplications of a 256x256 matrix; input ``x`` of one element."""
+def slow(loops: int | None) -> onnx.ModelProto:
+    """y = x after ``loops`` multiplications of a 256x256 matrix; input ``x`` of one element.
+
+    None: as many as a further input says, ``trips`` of INT64 [].
+    """
     weight = numpy_helper.from_array(np.eye(256, dtype=np.float32), "eye")
-    trips = numpy_helper.from_array(np.int64(loops), "trips")
+    trips = numpy_helper.from_array(np.int64(loops or 0), "trips")
     going = numpy_helper.from_array(np.bool_(True), "going")
     body = helper.make_graph(
         [helper.make_node("MatMul", ["m", "eye"], ["m_out"]), helper.make_node("Identity", ["go"], ["go_out"])],
@@ -257,8 +260,12 @@ def slow(loops: int) -> onnx.ModelProto:
         helper.make_node("Slice", ["end", "zero", "one"], ["corner"]),
         helper.make_node("Reshape", ["corner", "flat"], ["y"]),
     ]
-    weights = [weight, trips, going, zero, one, flat]
-    return model_of(nodes, [value("x", TensorProto.FLOAT, [1])], [value("y", TensorProto.FLOAT, [1])], weights)
+    weights, inputs = [weight, going, zero, one, flat], [value("x", TensorProto.FLOAT, [1])]
+    if loops is None:
+        inputs.append(value("trips", TensorProto.INT64, []))
+    else:
+        weights.append(trips)
+    return model_of(nodes, inputs, [value("y", TensorProto.FLOAT, [1])], weights)
 
 
 def slow_for(seconds: float) -> onnx.ModelProto:

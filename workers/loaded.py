@@ -9,6 +9,8 @@ from typing import Dict, List, Optional, Sequence
 from edgeway.tensors import BY_NAME, nbytes
 from workers.backend import BackendError, Model, Tensor, TensorSpec
 
+ANY_RUN = 50e-6
+"""Seconds that a run costs whatever its inputs: calling the runtime."""
 WARMUP_LIMIT = 0.5
 """Seconds of warm-up after which no further run begins: a model of seconds needs no second look."""
 _WARMUP_BYTES = 256 << 20
@@ -35,8 +37,18 @@ class LoadedModel:
         self._lock = threading.Lock()
 
     def expected(self, input_bytes: int) -> Optional[float]:
-        """Seconds that a run with inputs of this size should take; None for sizes that have not been seen."""
-        return self._expected.get(input_bytes.bit_length())
+        """Seconds that a run with inputs of this size should take; None before the first run.
+
+        For a size that was never seen: the nearest smaller one's time beyond the cost of any run, in proportion; a
+        larger one's time as it is.
+        """
+        size = input_bytes.bit_length()
+        known = self._expected.get(size)
+        if known is None and self._expected:
+            nearest = max((seen for seen in self._expected if seen < size), default=0) or min(self._expected)
+            beyond = max(0.0, self._expected[nearest] - ANY_RUN)
+            known = ANY_RUN + beyond * 2.0 ** max(0, size - nearest)
+        return known
 
     def took(self, input_bytes: int, seconds: float) -> None:
         """Learn from a run; a slower one is believed at once, a faster one slowly."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks.harness import manifest, model_of, put, scaled, value, wait_for
-from edgeway.client import Client, InferenceError
+from benchmarks.harness import manifest, model_of, put, scaled, slow, value, wait_for
+from edgeway.client import Client, InferenceError, Late
 
 pytestmark = pytest.mark.system
 ONE = {"x": np.ones(1, np.float32)}
@@ -64,6 +65,34 @@ def test_a_stopped_worker_costs_one_budget_and_then_the_other_serves(folder, gat
     assert {result.served_by for result in results} == {"cpu"}
     assert all(result.budget_left_ms > 0 for result in results)
     assert sum(result.total_ms > 50 for result in results) <= 2
+
+
+def test_a_run_that_was_to_be_short_and_drags_on_holds_up_nobody(folder, gateway_in):
+    put(folder / "models", "fickle", slow(None))
+    put(folder / "models", "cheap", scaled(2.0))
+    gateway = gateway_in({}, "--model-repository", str(folder / "models"))
+
+    def fickle(client: Client, trips: int, budget_ms: float) -> float:
+        result = client.infer("fickle", {**ONE, "trips": np.array(trips, np.int64)}, budget_ms=budget_ms)
+        return result.compute_ms
+
+    with Client(gateway.unix) as client:
+        per_trip = fickle(client, 400, 5000) / 400
+        for _ in range(60):
+            fickle(client, 0, 500)  # now it is known as quick
+        trips = int(3000 / per_trip)
+
+        def give_up() -> None:
+            with pytest.raises(Late):
+                fickle(client, trips, 1500)
+
+        given_up = threading.Thread(target=give_up)
+        given_up.start()
+        wait_for(lambda: gateway.worker()["inFlight"] == 1, 5, "the long run")
+        waits = [client.infer("cheap", ONE).wall_ms for _ in range(20)]
+        assert max(waits) < 500
+        given_up.join()
+        wait_for(lambda: fickle(client, 0, 500) < 500, 2, "the end of the run that nobody waits for")
 
 
 def test_no_zombie_is_left_by_workers_that_die(folder, gateway_in):
