@@ -1,1 +1,0 @@
-"""The device: what it has and how it is."""
