@@ -39,7 +39,9 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--model-control", type=click.Choice(["none", "poll", "explicit"]), help="How the repository is followed."
 )
 @click.option(
-    "--client-shared-memory", type=click.Choice(["off", "unix", "all"]), help="Who may register shared memory."
+    "--client-shared-memory",
+    type=click.Choice(["off", "unix", "all"]),
+    help="Without effect so far: registering answers UNIMPLEMENTED.",
 )
 @click.option(
     "--reflection", type=click.Choice(["on", "off"]), default="off", show_default=True, help="On data listeners."
@@ -81,7 +83,8 @@ def resolve(
     for address in (*listen, *([control] if control else [])):
         if problem := address_problem(address):
             raise click.UsageError(f"{address}: {problem}")
-    del client_shared_memory  # registering is not offered yet, whoever asks
+    if client_shared_memory not in (None, "off"):
+        click.echo("edgeway: --client-shared-memory: not offered yet, registering answers UNIMPLEMENTED", err=True)
     default = (inference_address(), _DEFAULT_TCP)
     return ServeSettings(
         config=device,
