@@ -76,7 +76,8 @@ class Schedule:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._short: List[Tuple[_Key, Run]] = []
         self._long: List[Tuple[_Key, Run]] = []
         self._taken = 0
@@ -106,7 +107,7 @@ class Schedule:
 
     def done(self) -> None:
         """A run that was taken is over."""
-        with self._changed:
+        with self._lock:
             self._taken -= 1
 
     @property
@@ -116,7 +117,7 @@ class Schedule:
 
     def claim(self) -> bool:
         """Take a run that was never put, if none waits and none is taken; ``done`` ends it."""
-        with self._changed:
+        with self._lock:
             if self._taken or self._short or self._long:
                 return False
             self._taken = 1

@@ -62,7 +62,10 @@ def read_tensor(view: memoryview, place: TensorPlace) -> Tensor:
 
 def room_needed(outputs: Sequence[Tensor]) -> int:
     """Bytes that the outputs take in a slot, each aligned."""
-    return sum(aligned(output.data.nbytes) for output in outputs)
+    needed = 0
+    for output in outputs:
+        needed += aligned(output.data.nbytes)
+    return needed
 
 
 def write_tensors(

@@ -211,8 +211,9 @@ def tensor_of(datatype: str, array: Any) -> Tensor:
         raise RunFailed(f"an output is {type(array).__name__}, not a tensor")
     if datatype == "BYTES":
         return Tensor(datatype, array.shape, memoryview(encode_bytes(array.reshape(-1).tolist())))
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return Tensor(datatype, array.shape, flat.view(np.uint8).data)
+    if array.size and array.flags.c_contiguous:
+        return Tensor(datatype, array.shape, array.data.cast("B"))
+    return Tensor(datatype, array.shape, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _spec(argument: Any, side: str) -> TensorSpec:
