@@ -9,7 +9,7 @@
 One client process, one call at a time, the same pre-built message for both. Each round measures both, in alternating
 order; the figure is the median over the rounds of the ratio of the rounds' p50s. Servers (the gateway with its worker,
 or the bare one) are on CPU 0, the client on CPU 1: left free, the kernel's choice of CPUs moves either side by a
-quarter from round to round. ``--free`` measures that.
+quarter from round to round. ``--free`` measures that, where the 64 B figure is often above its bound.
 """
 
 from __future__ import annotations
