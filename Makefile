@@ -61,6 +61,9 @@ show-mixing: $(DEV)  ## models beside each other; 200 at once; calls given up
 show-workers: $(DEV)  ## SIGKILL of the CPU worker under load
 	@$(BIN)/python -m benchmarks.show.workers
 
+show-hang: $(DEV)  ## a hung accelerator, by SIGSTOP and inside a run: in budget, and replaced
+	@$(BIN)/python -m benchmarks.show.hang
+
 show-lifecycle: $(DEV)  ## SIGKILL, a second gateway, SIGTERM
 	@$(BIN)/python -m benchmarks.show.lifecycle
 

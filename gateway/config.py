@@ -29,7 +29,8 @@ class BudgetSettings(Section, frozen=True):
 
 class WorkerConfig(Section, frozen=True):
     """One worker process. ``instances``: runs at a time; by default 2 for the CPU of a machine with two cores or more,
-    else 1. ``options`` belong to the backend.
+    else 1. ``options`` belong to the backend. ``hangSeconds``: a run without an answer for so long, and for 5 times the
+    p99 of its model, is hung, and the process is replaced; by default 30 s for the CPU, else 2.
     """
 
     name: Name
@@ -40,6 +41,7 @@ class WorkerConfig(Section, frozen=True):
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     cpus: tuple[Annotated[int, Meta(ge=0)], ...] = ()
     memory_limit_mb: Count | None = field(name="memoryLimitMB", default=None)
+    hang_seconds: Positive | None = None
     env: dict[str, str] = {}
     options: dict[str, Any] = {}
 

@@ -118,15 +118,18 @@ class Target:
         self.suspect_until = now + self.suspicion
         self.suspicion = min(2 * self.suspicion, LONGEST_SUSPICION)
 
-    def answered(self, run_seconds: float) -> None:
-        """A run took so long. After a while without any, half the p95 says that the estimate is of another time:
-        without forgetting it, one answer a second would take minutes to bring a target back.
+    def answered(self, run_seconds: float, in_time: bool = True) -> None:
+        """A run took so long; ``in_time``: before the time of its attempt was up.
+
+        After a while without any, half the p95 says that the estimate is of another time: without forgetting it, one
+        answer a second would take minutes to bring a target back.
         """
         if self.probing and run_seconds < 0.5 * (self.estimate.quantile(0.95) or 0.0):
             self.estimate.clear()
         self.estimate.add(run_seconds)
-        self.suspicion = FIRST_SUSPICION
-        self.suspect_until = 0.0
+        if in_time:
+            self.suspicion = FIRST_SUSPICION
+            self.suspect_until = 0.0
 
     def __repr__(self) -> str:
         state = "unloaded" if not self.handle else (self.worker.state if self.worker else "missing")

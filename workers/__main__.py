@@ -45,6 +45,7 @@ def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
         threads=max(1, int(raw.get("threads") or 1)),
         instances=max(1, int(raw.get("instances") or 1)),
         memory_limit=int(raw.get("memoryLimitMB") or 0) * _MB,
+        first_start=float(raw.get("firstStart") or 0.0),
         options=dict(raw.get("options") or {}),
     )
     try:

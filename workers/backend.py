@@ -97,6 +97,8 @@ class Settings:
     """Runs at a time."""
     memory_limit: int = 0
     """Bytes of address space beyond what the started worker has; 0 is no limit."""
+    first_start: float = 0.0
+    """Monotonic seconds at which the first process of this worker was started; 0: this one is the first."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The backend's own settings; unknown ones are refused by the backend."""
 

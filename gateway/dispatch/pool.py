@@ -16,6 +16,9 @@ from gateway.request import Signature, TensorSpec
 from gateway.target import LoadOrder, Target
 
 _BANDS = ("unknown", "nominal", "warm", "hot", "critical")
+HANG_SECONDS = {"cpu": 30.0}
+"""By backend: least time without an answer that makes a run hung. Runs on the CPU can be ended, and may be long."""
+ACCELERATOR_HANG_SECONDS = 2.0
 BUSY_BACKLOG = 0.005
 """Seconds of other people's work before ours that make a target busy: the cheapest world of ours has 5 ms runs."""
 
@@ -48,6 +51,7 @@ class Worker:
         self.config = config
         self.name = config.name
         self.backend = config.backend
+        self.hang_seconds = config.hang_seconds or HANG_SECONDS.get(config.backend, ACCELERATOR_HANG_SECONDS)
         self.kind = "cpu" if config.backend == "cpu" else "hardware"
         self.instances = instances
         self.state = "unknown"
@@ -72,6 +76,7 @@ class Worker:
         self._changed = changed
         self._wanted: dict[int, _Wanted] = {}
         self._handles = 0
+        self._loading: set[int] = set()
         self.introduced = asyncio.Event()
         """Set at the first Hello or the first failed start: what this worker can load is known."""
 
@@ -117,6 +122,7 @@ class Worker:
         self.formats = tuple(hello.formats)
         self.instances = max(1, hello.instances)
         self.in_flight, self.expected_seconds, self._backlog = 0, 0.0, 0.0
+        self._loading.clear()
         self._become("ready", "")
         self.introduced.set()
         for handle, wanted in self._wanted.items():
@@ -134,8 +140,10 @@ class Worker:
     def received(self, message: worker_pb2.ToGateway) -> None:
         which = message.WhichOneof("message")
         if which == "loaded":
+            self._load_ended(message.loaded.model)
             self._loaded(message.loaded)
         elif which == "load_failed":
+            self._load_ended(message.load_failed.model)
             self._load_failed(message.load_failed)
         elif which == "report":
             self._reported(message.report)
@@ -153,7 +161,14 @@ class Worker:
                 model=handle, name=order.name, version=order.version, path=order.path, sha256=order.sha256
             )
             load.warmup_runs = 3
+            self._loading.add(handle)
+            self.link.may_hang = False
             self.link.control(worker_pb2.ToWorker(load=load))
+
+    def _load_ended(self, handle: int) -> None:
+        self._loading.discard(handle)
+        if self.link is not None:
+            self.link.may_hang = not self._loading
 
     def _loaded(self, loaded: worker_pb2.Loaded) -> None:
         wanted = self._wanted.get(loaded.model)

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,10 @@ class Supervisor:
         self._stopping = False
         self._keeper: asyncio.Task[None] | None = None
         self._last_line = ""
+        self._first_start = 0.0
 
     def start(self) -> None:
+        self._first_start = time.monotonic()
         self._keeper = asyncio.create_task(self._keep(), name=f"supervisor of {self._worker.name}")
 
     async def stop(self) -> None:
@@ -152,6 +155,7 @@ class Supervisor:
             "cpus": list(config.cpus or ()),
             "options": config.options,
             "parentPid": os.getpid(),
+            "firstStart": self._first_start,
         }
         python = config.python or sys.executable
         environment = {**os.environ, **dict(config.env or {}), "PYTHONPATH": os.pathsep.join(source_roots())}
@@ -222,9 +226,8 @@ class Supervisor:
     def _obituary(self, returncode: int | None, was_ready: bool, closed: asyncio.Future[str]) -> str:
         if self._stopping:
             return "stopped"
-        broke_protocol = closed.done() and "protocol" in closed.result()
-        if broke_protocol:
-            return closed.result()
+        if closed.done() and ("protocol" in closed.result() or closed.result().startswith("hung")):
+            return closed.result()  # the gateway killed it, for this reason
         if returncode is not None and returncode < 0:
             with contextlib.suppress(ValueError):
                 return f"killed by {signal.Signals(-returncode).name}"

@@ -13,6 +13,7 @@ SHORT = {
     "conformance": ["--every", "20"],
     "mixing": ["--seconds", "3"],
     "workers": ["--kills", "2"],
+    "hang": ["--seconds", "9", "--hang", "4"],
     "lifecycle": [],
     "bad_input": [],
     "model_files": [],

@@ -1,7 +1,7 @@
 """Simulated accelerator: true outputs, computed on the CPU, with scripted speed, queue, heat and faults.
 
-Times in the script are seconds since the process started, or since ``origin`` (``time.monotonic()`` of this machine),
-so that a script goes on where it was when the worker is started again.
+Times in the script are seconds since the worker was first started, or since ``origin`` (``time.monotonic()`` of this
+machine): a script goes on where it was when the process is replaced.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from workers.backend import (
 from workers.backends.cpu import CpuBackend
 
 _MB = 1 << 20
+_ONCE = 1.0
+"""Seconds within which a crash or hang without a duration happens, so that the next process is spared."""
 _OPTIONS = ("serviceMs", "jitterMs", "seed", "residentMB", "origin", "queue", "heat", "faults")
 _HEAT = ("points", "bands", "slowdown")
 _BANDS = ("warm", "hot", "critical")
@@ -51,7 +53,7 @@ class SimulatedBackend:
 
     def __init__(self, settings: Settings) -> None:
         """Raises BackendUnavailable: an option is unknown or makes no sense."""
-        self._script = Script(settings.options)
+        self._script = Script(settings.options, settings.first_start)
         self._cpu = CpuBackend(Settings(settings.name, settings.threads, settings.instances))
         self.runtime = f"simulated on {self._cpu.runtime}"
         self._resident = np.ones(self._script.resident_bytes, dtype=np.uint8)  # touched, so that death takes its time
@@ -100,13 +102,13 @@ class SimulatedModel:
 class Script:
     """The options of a simulated worker, and what they say of now."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], first_start: float = 0.0) -> None:
         _known(options, _OPTIONS, "options")
         self._service = _number(options, "serviceMs", 0.0) / 1e3
         self._jitter = _number(options, "jitterMs", 0.0) / 1e3
         self._random = random.Random(int(_number(options, "seed", 0)))  # noqa: S311 - jitter, no secret
         self.resident_bytes = int(_number(options, "residentMB", 0.0) * _MB)
-        self._origin = _number(options, "origin", time.monotonic())
+        self._origin = _number(options, "origin", first_start or time.monotonic())
         self._queue = [_queue_entry(entry) for entry in options.get("queue", ())]
         heat = options.get("heat", {})
         _known(heat, _HEAT, "options.heat")
@@ -163,8 +165,8 @@ class Script:
         return "wrong" if self._active("wrong", now) is not None else ""
 
     def _active(self, kind: str, now: float) -> Optional[float]:
-        """Seconds that a fault lasts, if one of this kind is due; one without a duration of its own happens once,
-        but for ``vanish``, which stays.
+        """Seconds that a fault still lasts, if one of this kind is due; one without a duration of its own happens once,
+        but for ``vanish``, which stays. The next process does not make up for a crash or hang that is over.
         """
         for index, (what, at, after_runs, seconds) in enumerate(self._faults):
             due = self._runs >= after_runs if after_runs is not None else now >= at
@@ -172,9 +174,10 @@ class Script:
                 continue
             if kind in ("error", "wrong", "vanish") and (seconds is None or now < at + seconds):
                 return seconds or math.inf
-            if kind in ("crash", "hang") and index not in self._done and (kind == "hang" or now < at + 1.0):
+            over = after_runs is None and now >= at + (seconds or _ONCE)
+            if kind in ("crash", "hang") and index not in self._done and not over:
                 self._done.append(index)
-                return seconds or math.inf
+                return seconds - (now - at if after_runs is None else 0.0) if seconds else math.inf
         return None
 
 
