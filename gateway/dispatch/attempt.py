@@ -200,12 +200,13 @@ class Attempts:
             EdgewayError: the newest attempt failed.
         """
         newest = tries[-1]
+        in_time = newest.pending.reply  # another future is in its place when the time is up
         if len(tries) > 1:
-            answer = await self._race(tries[:-1], newest.pending.reply, None, version, outcome)
+            answer = await self._race(tries[:-1], in_time, None, version, outcome)
             if answer is not None:
                 return answer
         try:
-            reply = await newest.pending.reply
+            reply = await in_time
         except EdgewayError as failed:
             newest.give_up(self.clock(), str(failed))
             newest.record.reason = failed.reason

@@ -79,3 +79,16 @@ def test_an_answer_after_its_time_still_wins_over_a_target_that_is_later(folder,
     assert {(result.served_by, result.degraded) for result in results} == {("sim", False)}
     assert max(result.total_ms for result in results) > 100
     assert min(result.budget_left_ms for result in results) > 0
+
+
+def test_two_hung_accelerators_still_leave_the_cpu_its_time(folder, gateway_in):
+    config = workers(30.0)
+    config["workers"].insert(1, {**workers(30.0)["workers"][0], "name": "other"})
+    gateway = gateway_in(config)
+    deployed(gateway, folder, "[sim, other, cpu]", 400)
+    for name in ("sim", "other"):
+        os.kill(gateway.worker(name)["pid"], signal.SIGSTOP)
+    with Client(gateway.unix) as client:
+        result = ask(client)
+    assert (result.served_by, result.reason) == ("cpu", "slow")
+    assert result.budget_left_ms > 0
