@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo test check protos bench show picture clean
+.PHONY: help demo test check protos bench show picture timelines clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -64,6 +64,27 @@ show-workers: $(DEV)  ## SIGKILL of the CPU worker under load
 show-hang: $(DEV)  ## a hung accelerator, by SIGSTOP and inside a run: in budget, and replaced
 	@$(BIN)/python -m benchmarks.show.hang
 
+show-kill: $(DEV)  ## the accelerator killed every 2 s: no errors, in budget, back each time (2.5 min)
+	@$(BIN)/python -m benchmarks.show.kill
+
+show-refusal: $(DEV)  ## a budget of 1 ms on a 5 ms model: refused at once, no worker sees it, nobody feels it (2 min)
+	@$(BIN)/python -m benchmarks.show.refusal
+
+show-overload: $(DEV)  ## three times the capacity, three classes: the high one in budget, goodput kept (4 min)
+	@$(BIN)/python -m benchmarks.show.overload
+
+show-heat: $(DEV)  ## a ramp to throttling and back, lying sensors, a throttle that no sensor shows (1.5 min)
+	@$(BIN)/python -m benchmarks.show.heat
+
+show-never: $(DEV)  ## degrade=never through all troubles; what answers say of their time adds up
+	@$(BIN)/python -m benchmarks.show.never
+
+show-poison: $(DEV)  ## a request that kills its worker: two deaths, never a third
+	@$(BIN)/python -m benchmarks.show.poison
+
+show-replay: $(DEV)  ## every decision of a run with trouble, made again from its journal
+	@$(BIN)/python -m benchmarks.show.replay
+
 show-lifecycle: $(DEV)  ## SIGKILL, a second gateway, SIGTERM
 	@$(BIN)/python -m benchmarks.show.lifecycle
 
@@ -75,6 +96,12 @@ show-model-files: $(DEV)  ## wrong model files are refused, the version before s
 
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.overhead
+
+show-estimates: $(DEV)  ## predicted run times: error, coverage, how fast a change is followed
+	@$(BIN)/python -m benchmarks.estimates -o bounds
+
+timelines: $(DEV)  ## docs/failover.md and its pictures from real runs (4 min)
+	@$(BIN)/python -m benchmarks.timelines
 
 picture: $(STAMP)  ## docs/demo.svg from a real run
 	@$(BIN)/edgeway demo --svg docs/demo.svg

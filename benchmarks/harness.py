@@ -305,3 +305,19 @@ class Verdict:
     def end(self) -> None:
         """Raises SystemExit."""
         raise SystemExit(1 if self.failed else 0)
+
+
+def poisonable() -> onnx.ModelProto:
+    """y = -2147483648 / (2 x + 1) on INT32 of any size: an element of -1 kills the process that runs it.
+
+    The quotient by -1 does not fit, and x86 raises SIGFPE then (other processors don't). No other x divides by 0 or -1,
+    so warming up on zeros is safe.
+    """
+    weights = [numpy_helper.from_array(np.int32(number), name) for name, number in (("two", 2), ("one", 1))]
+    weights.append(numpy_helper.from_array(np.int32(-(2**31)), "least"))
+    nodes = [
+        helper.make_node("Mul", ["x", "two"], ["even"]),
+        helper.make_node("Add", ["even", "one"], ["odd"]),
+        helper.make_node("Div", ["least", "odd"], ["y"]),
+    ]
+    return model_of(nodes, [value("x", TensorProto.INT32, ["n"])], [value("y", TensorProto.INT32, ["n"])], weights)

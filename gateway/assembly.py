@@ -12,14 +12,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gateway import systemd
-from gateway.admission.slots import InFlight
-from gateway.dispatch.attempt import Attempts
+from gateway.admission.slots import InFlight, class_limits
+from gateway.config import DeviceConfig
+from gateway.device.heat import DeviceHeat, readers_by_worker
+from gateway.device.memory import MemoryReader, MemoryWatch
+from gateway.device.relief import MemoryRelief
+from gateway.dispatch.quarantine import Quarantine
+from gateway.dispatch.second import SecondTry
+from gateway.dispatch.walk import Attempts
 from gateway.dispatch.workers import Workers, default_workers
 from gateway.front.control import SERVICE as CONTROL_SERVICE
 from gateway.front.control import ControlService
@@ -34,6 +40,7 @@ from gateway.models.store import Store
 from gateway.operations import GatewayOperations
 from gateway.pipeline import Pipeline
 from gateway.record.events import Events
+from gateway.record.journal import Journal
 from gateway.record.metrics import MetricsServer, MetricsUnavailable
 from gateway.record.recorder import Recorder
 from gateway.record.tracing import build_trace
@@ -86,20 +93,32 @@ async def _serve(settings: ServeSettings) -> None:
     recorder = Recorder(
         time.monotonic, trace.record if trace else None, lambda settle: loop.call_later(_SETTLE, settle)
     )
-    workers = Workers(default_workers(config.workers), events.emit, lambda: catalog.changed(), max_bytes)
-    catalog = Catalog(table, workers, events.emit)
-    store = Store(settings.state_dir)
-    operations = GatewayOperations(catalog, workers, store, recorder, events, stop.set)
-    margin = config.budget.margin_ms / 1e3
-    pipeline = Pipeline(
-        table,
-        InFlight(config.limits.max_in_flight, config.limits.max_in_flight_mb * _MB),
-        PreferredInTime(margin),
-        Attempts(time.monotonic, margin),
-        recorder.record,
-        time.monotonic,
-        config.budget.default_ms / 1e3,
+    workers = Workers(
+        default_workers(config.workers),
+        events.emit,
+        lambda: catalog.changed(),
+        max_bytes,
+        config.limits.starvation_seconds,
     )
+    memory = MemoryWatch(MemoryReader(), config.memory.pressure_percent, lambda state: relief.sampled(state))
+    reserve = config.memory.reserve_mb * _MB
+    catalog = Catalog(
+        table, workers, events.emit, lambda plan, promised: memory.refuse(plan.min_memory, reserve, promised)
+    )
+    relief = MemoryRelief(catalog, events.emit)
+    store = Store(settings.state_dir)
+    operations = GatewayOperations(catalog, workers, store, recorder, events, stop.set, lambda: memory.state)
+    journal = open_journal(config)
+    heat = DeviceHeat(
+        readers_by_worker([worker.config for worker in workers], config.heat),
+        config.heat,
+        workers.service_ratio,
+        workers.felt,
+        told=journal.felt if journal else None,
+    )
+    workers.report_to(heat.post)
+    quarantine = Quarantine()
+    pipeline = build_pipeline(config, table, workers, quarantine, recorder, journal, events.emit)
     repository = RepositoryControl(settings.model_repository, catalog) if settings.model_repository else None
     health = Health(catalog, life)
 
@@ -129,6 +148,8 @@ async def _serve(settings: ServeSettings) -> None:
             store.prepare()
         except OSError as failed:
             raise StartFailed(f"the state directory {settings.state_dir} can't be used: {failed.strerror}") from failed
+        memory.start(loop)
+        background.append(asyncio.create_task(heat.run()))
         workers.start()
         await workers.introduced()
         await operations.restore()
@@ -137,6 +158,7 @@ async def _serve(settings: ServeSettings) -> None:
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
         for listener in listeners:
             await listener.publish()
+        workers.start_spares()
         life.ready = True
         health.refresh()
         gc.collect()
@@ -149,6 +171,7 @@ async def _serve(settings: ServeSettings) -> None:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        memory.stop()
         await catalog.close()
         await workers.stop()
         for listener in listeners:
@@ -156,10 +179,59 @@ async def _serve(settings: ServeSettings) -> None:
         if metrics is not None:
             metrics.close()
         recorder.settle()
+        if journal is not None:
+            journal.close()
         if trace is not None:
             await asyncio.to_thread(trace.close)
         for fd in locks:
             os.close(fd)
+
+
+def open_journal(config: DeviceConfig) -> Journal | None:
+    """Raises StartFailed: its file can't be written."""
+    path = config.telemetry.decisions
+    if path is None:
+        return None
+    try:
+        return Journal(Path(path), config.heat)
+    except OSError as failed:
+        raise StartFailed(f"telemetry.decisions: {path} can't be written: {failed.strerror}") from failed
+
+
+def build_pipeline(
+    config: DeviceConfig,
+    table: Table,
+    workers: Workers,
+    quarantine: Quarantine,
+    recorder: Recorder,
+    journal: Journal | None,
+    emit: Callable[..., None],
+) -> Pipeline:
+    """The stages of a request, as the device config wants them."""
+    margin, limits, failover = config.budget.margin_ms / 1e3, config.limits, config.failover
+    classes = limits.class_percent
+    return Pipeline(
+        table,
+        InFlight(
+            limits.max_in_flight,
+            limits.max_in_flight_mb * _MB,
+            class_limits(limits.max_in_flight, classes.high, classes.normal, classes.low),
+        ),
+        PreferredInTime(margin),
+        Attempts(
+            time.monotonic,
+            margin,
+            failover.retry_percent / 100,
+            failover.retry_floor,
+            SecondTry(workers.disposables, quarantine.add, emit, time.monotonic),
+            journal,
+        ),
+        quarantine,
+        recorder.record,
+        time.monotonic,
+        config.budget.default_ms / 1e3,
+        journal,
+    )
 
 
 async def _follow(

@@ -30,7 +30,9 @@ class BudgetSettings(Section, frozen=True):
 class WorkerConfig(Section, frozen=True):
     """One worker process. ``instances``: runs at a time; by default 2 for the CPU of a machine with two cores or more,
     else 1. ``options`` belong to the backend. ``hangSeconds``: a run without an answer for so long, and for 5 times the
-    p99 of its model, is hung, and the process is replaced; by default 30 s for the CPU, else 2.
+    p99 of its model, is hung, and the process is replaced; by default 30 s for the CPU, else 2. ``loadSeconds``: the
+    same for a load with its warm-up. ``zones``: types of the thermal zones that tell its heat, by default those that
+    its backend's devices are known by. ``adaptiveLimit``: learn how many requests its targets take without queueing.
     """
 
     name: Name
@@ -42,6 +44,9 @@ class WorkerConfig(Section, frozen=True):
     cpus: tuple[Annotated[int, Meta(ge=0)], ...] = ()
     memory_limit_mb: Count | None = field(name="memoryLimitMB", default=None)
     hang_seconds: Positive | None = None
+    load_seconds: Positive = 300.0
+    zones: tuple[str, ...] = ()
+    adaptive_limit: bool = False
     env: dict[str, str] = {}
     options: dict[str, Any] = {}
 
@@ -66,6 +71,32 @@ class HeatSettings(Section, frozen=True):
     sysfs_root: str = "/sys"
     bands: Bands = Bands()
     dwell_seconds: Annotated[float, Meta(ge=0)] = 5.0
+    interval_seconds: Annotated[float, Meta(ge=0.05)] = 0.5
+    forecast_seconds: Annotated[float, Meta(ge=0)] = 5.0
+
+
+class MemorySettings(Section, frozen=True):
+    """When memory is short. ``pressurePercent``: share of time in which some task waited for memory (PSI) from which on
+    unused versions are unloaded and new loads refused. ``reserveMB``: what a load must leave to others.
+    """
+
+    pressure_percent: Annotated[float, Meta(gt=0, le=100)] = 20.0
+    reserve_mb: Annotated[int, Meta(ge=0)] = field(name="reserveMB", default=64)
+
+
+class FailoverSettings(Section, frozen=True):
+    """Second attempts beside one on a target that is believed healthy: at most this share of the requests in flight."""
+
+    retry_percent: Annotated[float, Meta(ge=0, le=100)] = 20.0
+    retry_floor: Annotated[int, Meta(ge=0)] = 3
+
+
+class ClassSlots(Section, frozen=True):
+    """Percent of ``maxInFlight`` that the requests of a class may take: high 1-3, normal 4-6, low 7-9."""
+
+    high: Annotated[int, Meta(ge=1, le=100)] = 100
+    normal: Annotated[int, Meta(ge=1, le=100)] = 100
+    low: Annotated[int, Meta(ge=1, le=100)] = 75
 
 
 class SharedMemorySettings(Section, frozen=True):
@@ -76,12 +107,16 @@ class SharedMemorySettings(Section, frozen=True):
 
 
 class Limits(Section, frozen=True):
-    """Hard limits. In flight means waiting or running."""
+    """Hard limits. In flight means waiting or running. ``starvationSeconds``: after so long in a worker's queue a run
+    goes before all that came later, whatever their priority.
+    """
 
     max_message_mb: Annotated[int, Meta(ge=1, le=1024)] = field(name="maxMessageMB", default=128)
     max_in_flight: Count = 1024
     max_in_flight_mb: Count = field(name="maxInFlightMB", default=512)
     drain_seconds: Positive = 10.0
+    class_percent: ClassSlots = ClassSlots()
+    starvation_seconds: Positive = 2.0
 
 
 class TlsSettings(Section, frozen=True):
@@ -93,11 +128,14 @@ class TlsSettings(Section, frozen=True):
 
 
 class TelemetrySettings(Section, frozen=True):
-    """Where traces go. ``otlp``: URL of an OTLP/gRPC collector; none: traces are off."""
+    """Where traces go. ``otlp``: URL of an OTLP/gRPC collector; none: traces are off. ``decisions``: a file that takes
+    every decision with its inputs, so that they can be made again.
+    """
 
     otlp: str | None = None
     spool_mb: Count = field(name="spoolMB", default=64)
     sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    decisions: str | None = None
 
 
 class DeviceConfig(Section, frozen=True):
@@ -107,6 +145,8 @@ class DeviceConfig(Section, frozen=True):
     budget: BudgetSettings = BudgetSettings()
     workers: tuple[WorkerConfig, ...] = ()
     heat: HeatSettings = HeatSettings()
+    memory: MemorySettings = MemorySettings()
+    failover: FailoverSettings = FailoverSettings()
     shared_memory: SharedMemorySettings = SharedMemorySettings()
     model_control: Literal["none", "poll", "explicit"] | None = None
     limits: Limits = Limits()

@@ -111,6 +111,19 @@ class WorkerLost(AttemptFailed):
     code = Code.UNAVAILABLE
     reason = "lost"
 
+    def __init__(self, message: str, *, min_budget: float | None = None, began: bool = True) -> None:
+        super().__init__(message, min_budget=min_budget)
+        self.began = began
+        """Whether the worker had begun the run, which may then be what killed it; False only where that is known."""
+
+
+class Poison(EdgewayError):
+    """Two workers have died while they ran this request: nobody is to run it again."""
+
+    code = Code.INTERNAL
+    counts_against_model = True
+    reason = "failed"
+
 
 class TargetSlow(AttemptFailed):
     """The attempt's time was up."""

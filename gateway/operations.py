@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from edgeway.v1 import control_pb2 as control
+from gateway.device.memory import MemoryState
 from gateway.dispatch.workers import Workers
 from gateway.errors import InvalidRequest, NotFound
 from gateway.models.catalog import Catalog
@@ -21,6 +22,8 @@ from gateway.record.metrics import Reading
 from gateway.record.recorder import Recorder
 from gateway.strict_yaml import ConfigError
 
+DEFAULT_PRIORITY = 5
+
 
 class GatewayOperations:
     """Implements the control service; all methods belong to the loop."""
@@ -33,7 +36,9 @@ class GatewayOperations:
         recorder: Recorder,
         events: Events,
         drain: Callable[[], None],
+        memory: Callable[[], MemoryState],
     ) -> None:
+        self._memory = memory
         self._catalog = catalog
         self._workers = workers
         self._store = store
@@ -127,16 +132,17 @@ class GatewayOperations:
         for deployment in self._named(name):
             for revision in deployment.revisions:
                 for target in revision.targets:
-                    state, _ = target.health(now)
-                    run = target.estimate.quantile(0.95)
+                    state, reason, since = target.health(now)
+                    run = target.estimates.typical(0.95)
+                    waits = target.waits.quantile(0.95) or 0.0
                     response.targets.add(
                         deployment=deployment.name,
                         version=revision.label,
                         worker=target.name,
                         state=state,
-                        reason=target.explain(now),
-                        since=target.worker.since if target.worker else revision.last_update,
-                        wait_p95_ms=target.wait() * 1e3,
+                        reason=reason,
+                        since=since or revision.last_update,
+                        wait_p95_ms=max(waits, target.wait(DEFAULT_PRIORITY, now)) * 1e3,
                         run_p95_ms=(run or 0.0) * 1e3,
                         share=self._recorder.share(deployment.name, revision.label, target.name),
                         kind=target.worker.kind if target.worker else "",
@@ -155,15 +161,15 @@ class GatewayOperations:
                     state=worker.state,
                     reason=worker.reason,
                     since=worker.since,
-                    band=worker.band,
+                    band=worker.heat.band,
                     restarts=worker.restarts,
                     in_flight=worker.in_flight,
                     queue_depth=worker.queued,
                     device=worker.device,
                     runtime=worker.runtime,
                 )
-                if worker.temperature_c is not None:
-                    status.temperature_c = worker.temperature_c
+                if worker.heat.temperature_c is not None:
+                    status.temperature_c = worker.heat.temperature_c
         if name and not response.accelerators:
             raise NotFound(f"no worker is called {name!r}")
         return response
@@ -181,16 +187,34 @@ class GatewayOperations:
 
     def readings(self) -> Iterable[Reading]:
         """What the metrics endpoint shows beside the recorder's counters."""
+        pressure = self._memory().pressure_percent
+        if pressure is not None:
+            yield Reading(
+                "edgeway_memory_pressure", "Percent of time in which some task waited for memory", (), pressure
+            )
         for worker in list(self._workers):
             labels = (("worker", worker.name), ("accelerator", worker.backend), ("kind", worker.kind))
             depth = worker.queued
             yield Reading("edgeway_queue_depth", "Runs waiting in the worker", labels, depth)
             restarts = worker.restarts
             yield Reading("edgeway_worker_restarts", "Starts after the first", labels, restarts, counter=True)
-            if worker.temperature_c is not None:
+            if worker.heat.temperature_c is not None:
                 yield Reading(
-                    "edgeway_accelerator_temperature_celsius", "As the device says", labels, worker.temperature_c
+                    "edgeway_accelerator_temperature_celsius",
+                    "As its sensor says, filtered; absent while it is not trusted",
+                    labels,
+                    worker.heat.temperature_c,
                 )
+            heat = worker.heat
+            if heat.load is not None:
+                yield Reading("edgeway_accelerator_utilization", "As the device says, 0 to 1", labels, heat.load)
+            yield Reading(
+                "edgeway_accelerator_throttle_events",
+                "Times that the device began to throttle",
+                labels,
+                heat.throttle_events,
+                counter=True,
+            )
         for deployment in list(self._catalog.deployments.values()):
             for revision in list(deployment.revisions):
                 version = (("model", deployment.name), ("version", revision.label))

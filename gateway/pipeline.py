@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.admission.budget import Budget, budget_of
 from gateway.admission.signature import check
-from gateway.admission.slots import InFlight
-from gateway.errors import Code, EdgewayError, TooLate, Unavailable
-from gateway.request import Answer, Outcome, Request
-from gateway.routing.policy import PreferredInTime, Ranking
+from gateway.admission.slots import InFlight, Place
+from gateway.errors import Code, EdgewayError, Poison, Shed, TooLate, Unavailable
+from gateway.request import Answer, InputTensor, Outcome, Request
+from gateway.routing.policy import Candidate, PreferredInTime, Ranking
 from gateway.routing.table import Table
 from gateway.target import Version
 
@@ -25,6 +25,20 @@ class Dispatch(Protocol):
     ) -> Answer: ...
 
 
+class Quarantine(Protocol):
+    """Requests that have killed two workers."""
+
+    def holds(self, model: str, version: str, inputs: Sequence[InputTensor], now: float) -> bool: ...
+
+
+class Journal(Protocol):
+    """Takes each ranking with all that it was made of."""
+
+    def ranked(
+        self, candidates: Sequence[Candidate], remaining: float, margin: float, degrade: str, ranking: Ranking
+    ) -> None: ...
+
+
 @dataclass(slots=True)
 class Pipeline:
     """The stages of a request, in the order in which it meets them."""
@@ -33,41 +47,61 @@ class Pipeline:
     in_flight: InFlight
     policy: PreferredInTime
     dispatch: Dispatch
+    quarantine: Quarantine
     record: Callable[[Outcome], None]
     clock: Callable[[], float]
     default_budget: float
+    journal: Journal | None = None
 
     async def handle(self, request: Request) -> Answer:
         """The answer, or an outcome whose code says why there is none. Only a cancelled caller raises."""
         outcome = Outcome(request.model, request.received, request_id=request.id)
         outcome.traceparent, outcome.tracestate = request.traceparent, request.tracestate
-        entered = False
+        place: Place | None = None
         version: Version | None = None
         try:
             route = self.table.find(request.model)
             budget = budget_of(request, route.budget, self.default_budget, route.reject_infeasible)
             outcome.deadline, outcome.budget = budget.deadline, budget.total
-            self.in_flight.enter(request.nbytes)
-            entered = True
+            place = self.in_flight.enter(request.nbytes, request.priority, evictor(outcome))
             version = route.choose(request)
             version.enter()
             outcome.version = version.label
             check(request, version.signature)
-            ranking = self.policy.rank(version.targets, budget, self.clock(), request.degrade or route.degrade)
-            refuse_hopeless(ranking, version, route.reject_infeasible)
+            self._refuse_poison(version, request)
+            ranking = self._rank(version, request, budget, request.degrade or route.degrade)
+            refuse_hopeless(
+                ranking, version, route.reject_infeasible, self.policy.margin + self.clock() - request.received
+            )
             outcome.skipped = ranking.skipped
             return await self.dispatch.walk(ranking, version, request, budget, outcome)
         except EdgewayError as error:
             return self._refusal(outcome, error)
         except asyncio.CancelledError:
+            if place is not None and place.evicted:
+                return self._refusal(outcome, Shed("all places are taken, and a request of a higher class came"))
             outcome.code, outcome.message, outcome.finished = Code.CANCELLED, "the caller went away", self.clock()
             self.record(outcome)
             raise
         finally:
             if version is not None:
                 version.leave()
-            if entered:
-                self.in_flight.leave(request.nbytes)
+            if place is not None:
+                self.in_flight.leave(place)
+
+    def _refuse_poison(self, version: Version, request: Request) -> None:
+        """Raises Poison: this very request has killed two workers before."""
+        if self.quarantine.holds(request.model, version.label, request.inputs, request.received):
+            raise Poison("this request has killed two workers: it is refused for a while")
+
+    def _rank(self, version: Version, request: Request, budget: Budget, degrade: str) -> Ranking:
+        now, nbytes, priority = self.clock(), request.input_bytes, request.priority
+        candidates = [target.candidate(nbytes, priority, now) for target in version.targets]
+        remaining = budget.remaining(now)
+        ranking = self.policy.rank(candidates, remaining, degrade)
+        if self.journal is not None:
+            self.journal.ranked(candidates, remaining, self.policy.margin, degrade, ranking)
+        return ranking
 
     def _refusal(self, outcome: Outcome, error: EdgewayError) -> Answer:
         outcome.code, outcome.message, outcome.min_budget = error.code, str(error), error.min_budget
@@ -77,18 +111,28 @@ class Pipeline:
         return Answer((), outcome, _nothing)
 
 
-def refuse_hopeless(ranking: Ranking, version: Version, reject_infeasible: bool) -> None:
-    """Refuse in the first millisecond what nobody can do.
+def evictor(outcome: Outcome) -> Callable[[], bool]:
+    """What ends the request that the current task handles, unless a worker has begun it."""
+    task = asyncio.current_task()
+
+    def evict() -> bool:
+        return task is not None and not outcome.begun and task.cancel()
+
+    return evict
+
+
+def refuse_hopeless(ranking: Ranking, version: Version, reject_infeasible: bool, beside: float) -> None:
+    """Refuse in the first millisecond what nobody can do. ``beside``: seconds of a budget that no run gets.
 
     Raises:
         Unavailable: no target can be used at all.
         TooLate: none makes the budget, and the deployment says ``whenInfeasible: reject``.
     """
-    if not ranking.targets:
+    if not ranking.order:
         why = ", ".join(f"{name}: {reason}" for name, reason in ranking.skipped.items())
         raise Unavailable(f"no usable target for version {version.label} ({why})")
     if reject_infeasible and not ranking.feasible and ranking.soonest is not None:
-        needed = ranking.soonest
+        needed = ranking.soonest + beside
         raise TooLate(f"no target makes the budget; the soonest needs {needed * 1e3:.1f} ms", min_budget=needed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.errors import Code
 
@@ -105,6 +105,14 @@ class Request:
     traceparent: str | None = None
     tracestate: str | None = None
 
+    @property
+    def input_bytes(self) -> int:
+        """Of all inputs."""
+        total = 0
+        for tensor in self.inputs:
+            total += tensor.data.nbytes
+        return total
+
 
 class OutputTensor(NamedTuple):
     """One tensor of an answer; ``data`` views a slot and is valid until ``Answer.release``."""
@@ -113,6 +121,15 @@ class OutputTensor(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     data: memoryview
+
+
+class Run(Protocol):
+    """A run that was sent to a worker; ``dispatch.link.Pending`` is the real one."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the worker has begun it."""
+        ...
 
 
 @dataclass(slots=True)
@@ -133,6 +150,7 @@ class AttemptRecord:
     """Empty: it answered."""
     reason: str = ""
     worker_pid: int = 0
+    run: Run | None = None
 
 
 @dataclass(slots=True)
@@ -156,6 +174,8 @@ class Outcome:
     budget: float = 0.0
     """Seconds it had in all."""
     attempts: list[AttemptRecord] = field(default_factory=list)
+    served: AttemptRecord | None = None
+    """The attempt that answered; not always the last one."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Better-ranked targets passed over, with the reason of each."""
     counts_against_model: bool = False
@@ -166,16 +186,21 @@ class Outcome:
     transport: str = ""
 
     @property
+    def begun(self) -> bool:
+        """Whether a worker has begun it."""
+        return any(attempt.run is not None and attempt.run.begun for attempt in self.attempts)
+
+    @property
     def queue_seconds(self) -> float:
         """Received until the run that answered began."""
-        last = self.attempts[-1] if self.attempts else None
-        return max(0.0, last.run_started - self.received) if last and last.run_started else 0.0
+        served = self.served
+        return max(0.0, served.run_started - self.received) if served else 0.0
 
     @property
     def compute_seconds(self) -> float:
         """The run that answered."""
-        last = self.attempts[-1] if self.attempts else None
-        return max(0.0, last.run_ended - last.run_started) if last and last.run_started else 0.0
+        served = self.served
+        return max(0.0, served.run_ended - served.run_started) if served else 0.0
 
     @property
     def total_seconds(self) -> float:

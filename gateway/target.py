@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from typing import Protocol
 
 from edgeway.frames import aligned
 from edgeway.tensors import BY_NAME, nbytes
+from gateway.device.shedding import sheds
 from gateway.request import Signature, TensorSpec
-from gateway.routing.estimate import RunEstimate
+from gateway.routing.breaker import Breaker
+from gateway.routing.estimate import Estimates, RunEstimate
+from gateway.routing.policy import Candidate
 
-FIRST_SUSPICION = 0.25
-"""Seconds for which a target that let an attempt expire comes after the others; doubled each time, until an answer."""
-LONGEST_SUSPICION = 4.0
 STALE_AFTER = 1.0
-"""Seconds without an attempt after which a target that seems too slow gets one, with time left for the next target."""
+"""Seconds without a run after which a target that seems too slow wants one request as a probe: else it would never be
+measured again."""
+
+LEARN_EVERY = 0.002
+"""Seconds: of more runs than 500 a second some are passed over. What the others say is as good, and each costs 5 us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +45,26 @@ class WorkerView(Protocol):
     reason: str
     since: float
     """Wall-clock seconds of the last change of state."""
+    sheds: str
+    """Band that shedding acts on: nominal, warm, hot or critical."""
 
-    def expected_wait(self) -> float:
-        """Seconds until a run that came now would begin."""
+    def expected_wait(self, priority: int, now: float) -> float:
+        """Seconds until a run of this priority that came now would begin."""
         ...
+
+
+class Limiter(Protocol):
+    """Learns how much may be in flight; ``admission.gradient`` has the real one."""
+
+    @property
+    def limit(self) -> int: ...
+
+    def sample(self, rtt_seconds: float, in_flight: int, now: float) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
 class Target:
-    """One version on one worker, with its estimate. Written by dispatch and the catalog, read by ranking.
+    """One version on one worker, with its estimates. Written by dispatch and the catalog, read by ranking.
 
     ``worker`` is None where the manifest names an accelerator that this device lacks.
     """
@@ -60,76 +77,104 @@ class Target:
     """The worker's number for the loaded file; 0: not loaded."""
     failure: str = ""
     """Why the worker refused to load it."""
-    estimate: RunEstimate = field(default_factory=RunEstimate)
+    order: LoadOrder | None = None
+    """What it should have loaded."""
+    estimates: Estimates = field(default_factory=Estimates)
+    """Of runs as the request feels them: all but the wait for an instance."""
+    service: Estimates = field(default_factory=Estimates)
+    """Of runs by the worker's own clock; their ratio to the calibrated time is the second witness of heat."""
+    waits: RunEstimate = field(default_factory=RunEstimate)
+    """Waits for an instance."""
+    breaker: Breaker = field(default_factory=Breaker)
+    limit: Limiter | None = None
+    """Learned bound on what is in flight; None: not wanted (``workers[].adaptiveLimit``)."""
     in_flight: int = 0
-    suspect_until: float = 0.0
-    suspicion: float = FIRST_SUSPICION
     tried: float = 0.0
-    """When the last attempt began."""
-    probing: bool = False
-    """Whether that was the first one after a while."""
+    """When the last attempt began, monotonic."""
+    measured_at: float = 0.0
+    """When a run last ended well, monotonic."""
     output_bytes: int = 0
     """Largest answer seen: how much room a run's slot gets where the shapes do not say."""
 
     @property
     def accepts_work(self) -> bool:
-        return self.handle != 0 and self.worker is not None and self.worker.state != "lost"
+        return self.handle != 0 and self.worker is not None and self.worker.state != "lost" and not self.failure
 
-    def health(self, now: float) -> tuple[str, str]:
-        """State and, where it is not ready, the word for why (``busy hot lost failed slow``)."""
-        if self.worker is None:
-            return "lost", "lost"
-        if self.failure:
-            return "lost", "failed"
-        if self.worker.state == "lost" or self.handle == 0:
-            return "lost", "lost"
-        if self.worker.state in ("busy", "hot"):
-            return self.worker.state, self.worker.state
-        if now < self.suspect_until:
-            return "busy", "slow"
-        return "ready", ""
+    def candidate(self, nbytes: int, priority: int, now: float) -> Candidate:
+        """How it looks to a request with that many bytes of inputs."""
+        worker = self.worker
+        if worker is None or not self.accepts_work:
+            return Candidate(self.name, False, "failed" if self.failure else "lost", None, None, 0.0)
+        estimates = self.estimates
+        known, wait = estimates.summary(nbytes), worker.expected_wait(priority, now)
+        run, shut, unproven = None if known is None else known.p95, "", False
+        gate = self.breaker.gate(now)
+        if gate != "closed" and not (gate == "ramp" and self.breaker.admit(now)):
+            shut, unproven = self.breaker.reason or "slow", gate == "probe"
+        elif worker.sheds != "nominal" and sheds(worker.sheds, priority):
+            shut = "hot" if worker.state == "hot" or worker.sheds == "warm" else "slow"
+        elif self.limit is not None and self.in_flight >= self.limit.limit:
+            shut = "busy"
+        elif run is not None and now - self.tried > STALE_AFTER:
+            unproven = True
+        if known is not None and wait and known.p50:
+            # The runs ahead spread too, independently: as many times the square root as there are runs, ours included.
+            run = known.p50 + (known.p95 - known.p50) * sqrt(1.0 + wait / known.p50)
+        return Candidate(self.name, True, shut, run, estimates.fastest(nbytes) if unproven else run, wait, unproven)
 
-    def explain(self, now: float) -> str:
-        """The state's reason for people."""
-        if self.worker is None:
-            return f"this device has no worker {self.name}"
+    def health(self, now: float) -> tuple[str, str, float]:
+        """(state, its reason for people, wall-clock seconds since when)."""
+        worker, breaker = self.worker, self.breaker
+        if worker is None:
+            return "lost", f"this device has no worker {self.name}", 0.0
         if self.failure:
-            return self.failure
-        if self.worker.state == "lost":
-            return self.worker.reason
+            return "lost", self.failure, worker.since
+        if worker.state == "lost":
+            return "lost", worker.reason, worker.since
         if self.handle == 0:
-            return "loading"
-        return self.worker.reason or ("let an attempt expire" if now < self.suspect_until else "")
+            return "unknown", "loading", worker.since
+        since = time.time() - (now - breaker.since) if breaker.since else worker.since
+        if breaker.reason:
+            why = {"slow": "let an attempt expire", "failed": "runs failed", "lost": "attempts were lost"}
+            until = max(0.0, breaker.open_until - now)
+            text = f"{why.get(breaker.reason, breaker.reason)}; " + (
+                f"probed in {until:.1f} s" if until else "a probe is due or out"
+            )
+            return "busy" if breaker.reason == "slow" else "lost", text, since
+        if worker.state != "ready" or worker.reason:
+            return worker.state, worker.reason, worker.since
+        if now < breaker.ramp_until:
+            return "ready", f"coming back by degrees until {breaker.ramp_until - now:.1f} s from now", since
+        return "ready", "", since
 
-    def wait(self) -> float:
-        return self.worker.expected_wait() if self.worker else 0.0
+    def wait(self, priority: int, now: float) -> float:
+        return self.worker.expected_wait(priority, now) if self.worker else 0.0
 
-    def attempted(self, now: float) -> None:
-        """An attempt begins."""
-        self.probing = self.stale(now)
+    def calibrate(self, nbytes: int, link_seconds: Sequence[float], now: float) -> None:
+        """A process has loaded and warmed up: what another one measured is forgotten, and its faults are too."""
+        if link_seconds:
+            self.estimates.calibrate(nbytes, link_seconds, now)
+            self.service.calibrate(nbytes, link_seconds, now)
+        self.breaker.renewed(now)
         self.tried = now
 
-    def stale(self, now: float) -> bool:
-        """Whether its estimate is of a time that may be over: a target that seems too slow is never measured again."""
-        return now - self.tried > STALE_AFTER
-
-    def expired(self, now: float) -> None:
-        """An attempt's time was up before it answered: others come first for a while."""
-        self.suspect_until = now + self.suspicion
-        self.suspicion = min(2 * self.suspicion, LONGEST_SUSPICION)
-
-    def answered(self, run_seconds: float, in_time: bool = True) -> None:
-        """A run took so long; ``in_time``: before the time of its attempt was up.
-
-        After a while without any, half the p95 says that the estimate is of another time: without forgetting it, one
-        answer a second would take minutes to bring a target back.
-        """
-        if self.probing and run_seconds < 0.5 * (self.estimate.quantile(0.95) or 0.0):
-            self.estimate.clear()
-        self.estimate.add(run_seconds)
-        if in_time:
-            self.suspicion = FIRST_SUSPICION
-            self.suspect_until = 0.0
+    def measured(self, nbytes: int, run: float, service: float, wait: float, now: float) -> None:
+        """A run ended well. Seconds: as the request felt it, by the worker's clock, and waiting for an instance."""
+        if now - self.measured_at < LEARN_EVERY:
+            return
+        estimate = self.estimates.of(nbytes)
+        # One quick answer after a while says that the estimate is of another time: without forgetting it, one answer a
+        # second would take minutes to bring a target back.
+        before = estimate.quantile(0.95)
+        if before is not None and run < 0.5 * before and now - self.measured_at > STALE_AFTER:
+            estimate.clear()
+        estimate.add(run, now)
+        if self.worker is not None and self.worker.backend != "cpu":  # nobody asks for the CPU's
+            self.service.of(nbytes).add(service, now)
+        self.waits.add(wait, now)
+        self.measured_at = now
+        if self.limit is not None:
+            self.limit.sample(run + wait, self.in_flight, now)
 
     def __repr__(self) -> str:
         state = "unloaded" if not self.handle else (self.worker.state if self.worker else "missing")

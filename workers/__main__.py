@@ -1,4 +1,4 @@
-"""A worker process: ``python -m workers --backend cpu --link-fd 5 --settings '{...}'``; ``--probe`` lists backends."""
+"""A worker process: ``python -m workers --backend cpu --link-fd 5``, or one that forks them, or a list of backends."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from workers import process
 from workers.backend import BackendError, Settings
 from workers.registry import find, probe_all
 from workers.service import Service
+from workers.zygote import Zygote
 
 _MB = 1 << 20
 
@@ -24,6 +25,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument(
         "--probe", action="store_true", help="print as JSON what each backend could do here, and why not"
     )
+    parser.add_argument(
+        "--zygote", action="store_true", help="import the backend's runtime and fork workers when the gateway asks"
+    )
     parser.add_argument("--link-fd", type=int, help="descriptor of the SEQPACKET socket to the gateway")
     parser.add_argument("--settings", default="{}", help="JSON, as the gateway makes it of the device config")
     options = parser.parse_args(arguments)
@@ -33,7 +37,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 0
     if options.backend is None or options.link_fd is None:
         parser.error("--backend and --link-fd are needed; the gateway starts workers by itself")
-    return serve(options.backend, options.link_fd, json.loads(options.settings))
+    # ONNX Runtime 1.29 and later starts a thread as it is imported, which sends usage data to its vendor.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    begin = fork_on_demand if options.zygote else serve
+    return begin(options.backend, options.link_fd, json.loads(options.settings))
 
 
 def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
@@ -46,6 +53,7 @@ def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
         instances=max(1, int(raw.get("instances") or 1)),
         memory_limit=int(raw.get("memoryLimitMB") or 0) * _MB,
         first_start=float(raw.get("firstStart") or 0.0),
+        starvation_seconds=float(raw.get("starvationSeconds") or Settings.starvation_seconds),
         options=dict(raw.get("options") or {}),
     )
     try:
@@ -58,6 +66,19 @@ def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
     connection.set_inheritable(False)
     Service(connection, backend, settings).serve()
     return 0
+
+
+def fork_on_demand(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
+    """Be the zygote of workers of this backend; exit code 3 where its runtime can't be imported."""
+    process.die_with_parent(int(raw.get("parentPid", os.getppid())))
+    try:
+        find(backend_name)(Settings())  # imports its runtime, and makes nothing that a child could not share
+    except BackendError as unavailable:
+        print(f"zygote of {backend_name}: {unavailable}", file=sys.stderr)
+        return 3
+    connection = socket.socket(fileno=link_fd)
+    connection.set_inheritable(False)
+    return Zygote(connection, serve).run()
 
 
 if __name__ == "__main__":

@@ -76,10 +76,12 @@ class Probe:
 
 @dataclass(frozen=True)
 class Heat:
-    """What the device says of itself. ``band``: unknown, nominal, warm, hot or critical; None: no sensor."""
+    """What the device says of itself; what a temperature means is the gateway's to decide."""
 
-    band: str = "unknown"
     temperature_c: Optional[float] = None
+    """None: no sensor. A reading that makes no sense is passed on as it is."""
+    throttled: bool = False
+    """Whether the device says that it runs slower than it could."""
     backlog_seconds: float = 0.0
     """Time that work of others will still take before ours can begin."""
     lost: str = ""
@@ -99,6 +101,8 @@ class Settings:
     """Bytes of address space beyond what the started worker has; 0 is no limit."""
     first_start: float = 0.0
     """Monotonic seconds at which the first process of this worker was started; 0: this one is the first."""
+    starvation_seconds: float = 2.0
+    """After so long in the queue a run goes before all that came later, whatever their priority."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The backend's own settings; unknown ones are refused by the backend."""
 

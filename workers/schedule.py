@@ -1,15 +1,20 @@
-"""Which run is next: priority class, then deadline; short runs have an instance of their own."""
+"""Which run is next: priority, then deadline, or what has waited too long; short runs have an instance of their own."""
 
 from __future__ import annotations
 
 import heapq
 import threading
+import time
+from collections import OrderedDict
 from typing import Any, Callable, List, Optional, Tuple
 
 from edgeway.frames import Infer
+from workers.slots import SlotMemory
 
 LONG = 0.1
 """Seconds. Runs that are expected to take longer keep off the reserved instance."""
+_TOLERATED = 64
+"""Entries of runs that have left: a heap keeps up to as many again as still wait, and these."""
 
 _Key = Tuple[int, float, int]
 _CANCELLING = threading.Lock()
@@ -22,6 +27,7 @@ class Run:
     __slots__ = (
         "_stop",
         "cancelled",
+        "finished",
         "infer",
         "input_bytes",
         "key",
@@ -29,22 +35,26 @@ class Run:
         "outputs",
         "received",
         "running",
-        "view",
+        "slot",
+        "started",
         "wanted",
     )
 
-    def __init__(self, infer: Infer, model: Any, view: memoryview, received: float) -> None:
+    def __init__(self, infer: Infer, model: Any, slot: SlotMemory, received: float) -> None:
         self.infer = infer
         self.model = model
-        self.view = view
+        self.slot = slot
         self.received = received
+        self.started = 0.0
+        """Monotonic seconds at which the backend got it; 0: it never did."""
+        self.finished = 0.0
         self.input_bytes = 0
         self.cancelled = False
         self.running = False
         self.outputs: Optional[List[Any]] = None
         """Kept after the run while a larger slot is on its way."""
         self.wanted: List[int] = []
-        self.key: _Key = ((infer.priority - 1) // 3, infer.deadline, infer.request_id)
+        self.key: _Key = (infer.priority, infer.deadline, infer.request_id)
         self._stop: Optional[Callable[[], None]] = None
 
     def on_cancel(self, stop: Callable[[], None]) -> None:
@@ -55,12 +65,25 @@ class Run:
         if late:
             stop()
 
-    def cancel(self) -> None:
+    def cancel(self) -> bool:
+        """Nobody waits for it. True when it was over, and only its outputs were kept, which are dropped."""
         with _CANCELLING:
             self.cancelled = True
             stop, self._stop = self._stop, None
+            kept, self.outputs = self.outputs is not None, None
         if stop is not None:
             stop()
+        return kept
+
+    def keep(self, outputs: List[Any]) -> bool:
+        """Keep the outputs until there is room for them; False when the run was cancelled meanwhile.
+
+        Either ``cancel`` finds them or this finds the cancellation: else a run would never be answered.
+        """
+        with _CANCELLING:
+            if not self.cancelled:
+                self.outputs = outputs
+            return not self.cancelled
 
     def done(self) -> None:
         """The backend has returned: a cancellation that comes now stops nothing."""
@@ -69,22 +92,88 @@ class Run:
             self.running = False
 
 
+class Lane:
+    """Runs that wait, by priority and deadline, and by arrival. Each step costs O(log n), the rare clean-up apart."""
+
+    def __init__(self) -> None:
+        self.runs: OrderedDict[int, Run] = OrderedDict()
+        """By number, in the order of arrival. (A plain dict would search its first entry among those that left.)"""
+        self._heap: List[Tuple[_Key, Run]] = []
+
+    def add(self, run: Run) -> None:
+        self.runs[run.infer.request_id] = run
+        heapq.heappush(self._heap, (run.key, run))
+
+    def first(self, before: float) -> Run:
+        """The one that came first, if that was earlier than ``before``, else the best. There must be one."""
+        oldest = next(iter(self.runs.values()))
+        if oldest.received < before:
+            return oldest
+        heap = self._heap
+        while heap[0][0][2] not in self.runs:
+            heapq.heappop(heap)
+        return heap[0][1]
+
+    def remove(self, request_id: int) -> Optional[Run]:
+        run = self.runs.pop(request_id, None)
+        if not self.runs:
+            self._heap.clear()
+        elif len(self._heap) > 2 * len(self.runs) + _TOLERATED:
+            self._heap = [(each.key, each) for each in self.runs.values()]
+            heapq.heapify(self._heap)
+        return run
+
+
+class Waiting:
+    """The order of runs, as a pure decision: no clock, no lock. Runs are added in the order in which they came."""
+
+    def __init__(self, starvation: float) -> None:
+        """``starvation``: seconds after which a run goes before all that came later, whatever their priority."""
+        self._starvation = starvation
+        self._short = Lane()
+        self._long = Lane()
+
+    def add(self, run: Run, short: bool) -> None:
+        (self._short if short else self._long).add(run)
+
+    def take(self, now: float, short_only: bool) -> Optional[Run]:
+        """The next run, which is taken out: the one that came first if it is starving, else the best; None: no run."""
+        before = now - self._starvation
+        lane = self._lane(before, short_only)
+        return lane.remove(lane.first(before).infer.request_id) if lane.runs else None
+
+    def _lane(self, before: float, short_only: bool) -> Lane:
+        """The one that has the next run."""
+        if short_only or not self._long.runs:
+            return self._short
+        if not self._short.runs:
+            return self._long
+        return min((self._short, self._long), key=lambda lane: _rank(lane.first(before), before))
+
+    def remove(self, request_id: int) -> Optional[Run]:
+        """Take a run out, if it still waits."""
+        return self._short.remove(request_id) or self._long.remove(request_id)
+
+    def __len__(self) -> int:
+        return len(self._short.runs) + len(self._long.runs)
+
+
 class Schedule:
     """Runs waiting for an instance. With two instances or more, one takes short runs only.
 
     So a cheap model answers while another model's long runs keep the rest busy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, starvation: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._short: List[Tuple[_Key, Run]] = []
-        self._long: List[Tuple[_Key, Run]] = []
+        self._waiting = Waiting(starvation)
         self._taken = 0
 
     def put(self, run: Run, short: bool) -> None:
         with self._changed:
-            heapq.heappush(self._short if short else self._long, (run.key, run))
+            self._waiting.add(run, short)
             # Several kinds of takers wait; the one that is woken must be one that may take this run.
             if short:
                 self._changed.notify()
@@ -96,13 +185,12 @@ class Schedule:
         with self._changed:
             while True:
                 if until is not None and until():
+                    self._changed.notify()  # it may have been woken for a run that another has to take now
                     return None
-                heap = self._short
-                if not short_only and self._long and (not heap or self._long[0][0] < heap[0][0]):
-                    heap = self._long
-                if heap:
+                run = self._waiting.take(self._clock(), short_only)
+                if run is not None:
                     self._taken += 1
-                    return heapq.heappop(heap)[1]
+                    return run
                 self._changed.wait()
 
     def done(self) -> None:
@@ -118,22 +206,15 @@ class Schedule:
     def claim(self) -> bool:
         """Take a run that was never put, if none waits and none is taken; ``done`` ends it."""
         with self._lock:
-            if self._taken or self._short or self._long:
+            if self._taken or self._waiting:
                 return False
             self._taken = 1
             return True
 
     def remove(self, request_id: int) -> Optional[Run]:
         """Take a waiting run out, if it still waits."""
-        with self._changed:
-            for heap in (self._short, self._long):
-                for index, (_, run) in enumerate(heap):
-                    if run.infer.request_id == request_id:
-                        heap[index] = heap[-1]
-                        heap.pop()
-                        heapq.heapify(heap)
-                        return run
-        return None
+        with self._lock:
+            return self._waiting.remove(request_id)
 
     def wake(self) -> None:
         """Have all takers look at their ``until`` again."""
@@ -141,4 +222,9 @@ class Schedule:
             self._changed.notify_all()
 
     def __len__(self) -> int:
-        return len(self._short) + len(self._long)
+        return len(self._waiting)
+
+
+def _rank(run: Run, before: float) -> Tuple[float, ...]:
+    """Sorts the first ones of the lanes."""
+    return (0, run.received, run.infer.request_id) if run.received < before else (1, *run.key)

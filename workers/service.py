@@ -14,7 +14,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from edgeway import frames
-from edgeway.frames import FrameError, Infer, Reply
+from edgeway.frames import FrameError, Infer, Reply, TensorPlace
 from edgeway.v1 import worker_pb2
 from workers.backend import (
     Backend,
@@ -43,7 +43,6 @@ HELD_UP = 0.02
 
 _STATUS = ((InvalidInput, frames.INVALID_INPUT), (RunCancelled, frames.CANCELLED), (DeviceFault, frames.DEVICE_FAULT))
 _ONE_FD = socket.CMSG_SPACE(array.array("i").itemsize)
-_BANDS: Dict[str, Any] = {"unknown": 0, "nominal": 1, "warm": 2, "hot": 3, "critical": 4}
 
 
 class Service:
@@ -55,11 +54,13 @@ class Service:
         self._settings = settings
         self._sending = threading.Lock()
         self._slots = Slots()
-        self._schedule = Schedule()
+        self._schedule = Schedule(settings.starvation_seconds)
         self._models: Dict[int, LoadedModel] = {}
         self._runs: Dict[int, Run] = {}
         self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._spares = 0
+        """Threads that stand in for instances whose run can't be stopped."""
+        self._sparing = threading.Lock()
         self._reader = object()
         """Whose turn it is to read the link."""
         self._inline_since = 0.0
@@ -101,6 +102,8 @@ class Service:
             self._infer(frames.unpack_infer(frame))
         elif kind == frames.CANCEL:
             self._cancel(frames.unpack_cancel(frame))
+        elif kind == frames.EXPIRE:
+            self._expire(frames.unpack_expire(frame))
         elif kind == frames.SLOT:
             slot, size = frames.unpack_slot(frame)
             if len(fds) != 1:
@@ -135,11 +138,11 @@ class Service:
 
     def _infer(self, infer: Infer) -> None:
         received = time.monotonic()
-        view = self._slots.view(infer.slot)
+        slot = self._slots.memory(infer.slot)
         model = self._models.get(infer.model)
-        run = Run(infer, model, view, received)
+        run = Run(infer, model, slot, received)
         if model is None or not model.enter():
-            return self._reply(run, frames.UNKNOWN_MODEL, message=f"no model has the handle {infer.model}")
+            return self._send(_reply(run, frames.UNKNOWN_MODEL, message=f"no model has the handle {infer.model}"))
         n_inputs, n_outputs = len(model.model.inputs), len(model.model.outputs)
         for place in infer.inputs:
             run.input_bytes += place.nbytes
@@ -186,58 +189,70 @@ class Service:
                 self._schedule.done()
 
     def _run(self, run: Run) -> None:
-        infer, model = run.infer, run.model.model
+        infer, model, memory = run.infer, run.model.model, run.slot.tensors
         started = time.monotonic()
         if run.cancelled:
             return self._finish(run, frames.CANCELLED, message="cancelled before it began")
         if started > infer.deadline:
             return self._finish(run, frames.EXPIRED, message="the deadline was over before the run began")
+        run.started = started
         run.running = True
         try:
-            inputs = {model.inputs[place.index].name: read_tensor(run.view, place) for place in infer.inputs}
+            inputs = {model.inputs[place.index].name: read_tensor(memory, place) for place in infer.inputs}
+            run.slot.begin()
             outputs: List[Tensor] = model.run(inputs, [model.outputs[index].name for index in run.wanted], run)
         except BackendError as failed:
-            run.done()
+            self._ended(run)
             status = next((status for kind, status in _STATUS if isinstance(failed, kind)), frames.RUNTIME_ERROR)
-            return self._finish(run, status, started, time.monotonic(), message=str(failed))
+            return self._finish(run, status, message=str(failed))
         except Exception as bug:  # noqa: BLE001 - a bug in a backend must cost one run, not the worker's whole queue
-            run.done()
-            return self._finish(
-                run, frames.RUNTIME_ERROR, started, time.monotonic(), message=f"{type(bug).__name__}: {bug}"
-            )
-        finished = time.monotonic()
-        run.done()
-        needed = room_needed(outputs)
+            self._ended(run)
+            return self._finish(run, frames.RUNTIME_ERROR, message=f"{type(bug).__name__}: {bug}")
+        self._ended(run)
         if run.cancelled:
-            return self._finish(run, frames.CANCELLED, started, finished, message="cancelled while it ran")
-        if infer.out_offset + needed > len(run.view):
-            run.outputs = outputs
-            reply = Reply(infer.request_id, frames.NEEDS_SLOT, run.received, started, finished, needed, (), "")
-            # The frame that answers this is read by another thread, so the run must be in order before it is sent.
-            return self._send(frames.pack_reply(reply))
-        places = write_tensors(run.view, infer.out_offset, run.wanted, outputs)
-        self._finish(run, frames.OK, started, finished, places)
-        run.model.took(run.input_bytes, finished - started)  # only now: the answer is on its way
+            return self._finish(run, frames.CANCELLED, message="cancelled while it ran")
+        needed = room_needed(outputs)
+        if infer.out_offset + needed > len(memory):
+            return self._ask_for_room(run, outputs, needed)
+        self._finish(run, frames.OK, write_tensors(memory, infer.out_offset, run.wanted, outputs))
+        run.model.took(run.input_bytes, run.finished - started)  # only now: the answer is on its way
         return None
+
+    def _ask_for_room(self, run: Run, outputs: List[Tensor], needed: int) -> None:
+        """Keep the outputs and say so in one step: the answer to a cancellation must not overtake it."""
+        with self._sending:
+            kept = run.keep(outputs)
+            if kept:
+                self._write(_reply(run, frames.NEEDS_SLOT, needed=needed))
+        if not kept:
+            self._finish(run, frames.CANCELLED, message="cancelled when it had run")
+
+    def _ended(self, run: Run) -> None:
+        run.finished = time.monotonic()
+        run.done()
 
     def _fetch(self, request_id: int, slot: int, offset: int) -> None:
         run = self._runs.get(request_id)
         if run is None or run.outputs is None:
             raise FrameError(f"run {request_id} has no outputs to fetch")
-        view = self._slots.view(slot)
-        if offset + room_needed(run.outputs) > len(view):
+        memory = self._slots.memory(slot).tensors
+        if offset + room_needed(run.outputs) > len(memory):
             raise FrameError(f"slot {slot} is too small for the outputs of run {request_id}")
-        now = time.monotonic()
         outputs, run.outputs = run.outputs, None
-        self._finish(run, frames.OK, run.received, now, write_tensors(view, offset, run.wanted, outputs))
+        self._finish(run, frames.OK, write_tensors(memory, offset, run.wanted, outputs))
+
+    def _expire(self, request_id: int) -> None:
+        """Answer for a run that waits. One that has begun goes on, one that is unknown has been answered."""
+        run = self._schedule.remove(request_id)
+        if run is not None:
+            self._finish(run, frames.EXPIRED, message="its time was up before it began")
 
     def _cancel(self, request_id: int) -> None:
         run = self._runs.get(request_id)
         if run is None:
             return  # its reply and this frame met on the way
-        run.cancel()
-        if self._schedule.remove(request_id) is not None or run.outputs is not None:
-            run.outputs = None
+        had_run = run.cancel()
+        if had_run or self._schedule.remove(request_id) is not None:
             self._finish(run, frames.CANCELLED, message="cancelled")
         elif run.running and self._backend.kind in ("cpu", "simulated"):
             timer = threading.Timer(ZOMBIE_SECONDS, self._replace, (run,))
@@ -246,30 +261,25 @@ class Service:
 
     def _replace(self, run: Run) -> None:
         """A cancelled run that can't be stopped (one long kernel) must not hold up others: a spare takes its place."""
-        if run.running and self._spares < SPARES:
+        with self._sparing:
+            if not run.running or self._spares >= SPARES:
+                return
             self._spares += 1
-            self._start("spare", self._work, False, lambda: not run.running)
+        self._start("spare", self._stand_in, run)
 
-    def _finish(
-        self,
-        run: Run,
-        status: int,
-        started: float = 0.0,
-        finished: float = 0.0,
-        outputs: Any = (),
-        message: str = "",
-    ) -> None:
+    def _stand_in(self, run: Run) -> None:
+        self._work(False, lambda: not run.running)
+        with self._sparing:
+            self._spares -= 1
+
+    def _finish(self, run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: str = "") -> None:
+        """The last answer of a run. It says when the run began and ended, if it did, whatever came of it."""
         self._runs.pop(run.infer.request_id, None)
         if run.cancelled and self._spares:
             self._schedule.wake()
-        self._send(
-            frames.pack_reply(Reply(run.infer.request_id, status, run.received, started, finished, 0, outputs, message))
-        )
+        self._send(_reply(run, status, outputs, message))
         if run.model.leave():
             self._closed(run.model)
-
-    def _reply(self, run: Run, status: int, message: str) -> None:
-        self._send(frames.pack_reply(Reply(run.infer.request_id, status, run.received, 0.0, 0.0, 0, (), message)))
 
     # -- models ------------------------------------------------------------------------------------------------
 
@@ -331,12 +341,12 @@ class Service:
         while True:
             heat = self._backend.heat()
             report = worker_pb2.Report(
-                band=_BANDS.get(heat.band, 0),
                 temperature_c=math.nan if heat.temperature_c is None else heat.temperature_c,
                 queued=len(self._schedule),
                 running=self._schedule.taken,
                 backlog_seconds=heat.backlog_seconds,
                 lost=heat.lost,
+                throttled=heat.throttled,
             )
             now = time.monotonic()
             # A backlog melts away in the gateway's eyes, so one that stays is said again.
@@ -351,9 +361,13 @@ class Service:
         self._send(frames.pack_control(message.SerializeToString()))
 
     def _send(self, frame: bytes) -> None:
+        with self._sending:
+            self._write(frame)
+
+    def _write(self, frame: bytes) -> None:
+        """Only with ``_sending`` held."""
         try:
-            with self._sending:
-                self._socket.send(frame)
+            self._socket.send(frame)
         except OSError:
             os._exit(0)  # the gateway is gone
 
@@ -376,6 +390,12 @@ def _descriptors(ancillary: Sequence[Tuple[int, int, bytes]]) -> List[int]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found.frombytes(data[: len(data) - len(data) % found.itemsize])
     return list(found)
+
+
+def _reply(run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: str = "", needed: int = 0) -> bytes:
+    return frames.pack_reply(
+        Reply(run.infer.request_id, status, run.received, run.started, run.finished, needed, outputs, message)
+    )
 
 
 def _spec(spec: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from typing import Dict, List, Sequence
+from typing import Dict, List, NamedTuple, Sequence
 
-from edgeway.frames import FrameError, TensorPlace, aligned
+from edgeway.frames import MARK_BYTES, FrameError, TensorPlace, aligned
 from edgeway.tensors import BY_CODE, BY_NAME, nbytes
 from workers.backend import Tensor
 
@@ -15,11 +15,24 @@ _F_GET_SEALS = getattr(fcntl, "F_GET_SEALS", 1034)
 _F_SEAL_SHRINK = getattr(fcntl, "F_SEAL_SHRINK", 2)
 
 
+class SlotMemory(NamedTuple):
+    """One mapped slot."""
+
+    tensors: memoryview
+    """What inputs and outputs may use."""
+    mark: memoryview
+    """The end of the slot, see ``begin``."""
+
+    def begin(self) -> None:
+        """Note that the run is about to begin, where the gateway can read it should this process die."""
+        self.mark[0] = 1
+
+
 class Slots:
     """Slot number -> mapped memory."""
 
     def __init__(self) -> None:
-        self._views: Dict[int, memoryview] = {}
+        self._slots: Dict[int, SlotMemory] = {}
 
     def add(self, slot: int, size: int, fd: int) -> None:
         """Map a slot; the descriptor is closed.
@@ -28,20 +41,23 @@ class Slots:
             FrameError: smaller than claimed, or not sealed against shrinking: touching it could kill us.
         """
         try:
+            if size <= MARK_BYTES:
+                raise FrameError(f"slot {slot} of {size} bytes has no room but for its mark")
             if os.fstat(fd).st_size < size or not fcntl.fcntl(fd, _F_GET_SEALS) & _F_SEAL_SHRINK:
                 raise FrameError(f"slot {slot} is not a sealed memfd of {size} bytes")
-            self._views[slot] = memoryview(mmap.mmap(fd, size))
+            memory = memoryview(mmap.mmap(fd, size))
+            self._slots[slot] = SlotMemory(memory[:-MARK_BYTES], memory[-MARK_BYTES:])
         except OSError as failed:
             raise FrameError(f"slot {slot} can't be mapped: {failed}") from failed
         finally:
             os.close(fd)
 
     def drop(self, slot: int) -> None:
-        self._views.pop(slot, None)
+        self._slots.pop(slot, None)
 
-    def view(self, slot: int) -> memoryview:
+    def memory(self, slot: int) -> SlotMemory:
         try:
-            return self._views[slot]
+            return self._slots[slot]
         except KeyError:
             raise FrameError(f"slot {slot} was never announced") from None
 

@@ -1,25 +1,22 @@
-"""The processes of the demonstration: a gateway of its own, the camera, and the one who kills the accelerator."""
+"""The processes of the demonstration: a gateway of its own, and the camera."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from edgeway.v1 import control_pb2 as control
 from gateway.cli.control import Control
-from gateway.demo.script import Phase, simulation
+from gateway.demo.scenario import Scenario, device_config
 from gateway.models.manifest_files import load_manifests, to_plain
 
 READY_LIMIT = 60.0
@@ -60,21 +57,14 @@ class Stage:
     """``time.monotonic()`` at which the script begins."""
     log: Path
 
-    def accelerator(self) -> Any:
-        """Status of the simulated worker."""
-        response = self.control.call("GetAccelerators", control.GetRequest(name="accelerator"))
-        return response.accelerators[0]
-
-    def kill_accelerator(self) -> int:
-        """SIGKILL its process; the pid, 0 where it is not there just now."""
-        pid = int(self.accelerator().pid)
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-        return pid
+    def pid_of(self, worker: str) -> int:
+        """Of the worker's process; 0 while it has none."""
+        response = self.control.call("GetAccelerators", control.GetRequest(name=worker))
+        return int(response.accelerators[0].pid)
 
 
 @contextlib.contextmanager
-def stage(folder: Path, phases: Sequence[Phase]) -> Iterator[Stage]:
+def stage(folder: Path, scenario: Scenario) -> Iterator[Stage]:
     """Start a gateway in ``folder`` and deploy the model; ends everything on leaving.
 
     Raises:
@@ -84,9 +74,9 @@ def stage(folder: Path, phases: Sequence[Phase]) -> Iterator[Stage]:
         own = folder / str(number)
         own.mkdir()
         origin = time.monotonic() + lead
-        started = _start(own, phases, origin)
+        started = _start(own, scenario, origin)
         try:
-            _deploy(started)
+            _deploy(started, scenario)
             if time.monotonic() < origin:
                 yield started
                 return
@@ -95,14 +85,10 @@ def stage(folder: Path, phases: Sequence[Phase]) -> Iterator[Stage]:
     raise StageFailedError(f"the gateway took more than {_LEADS[-1]:g} s to start")
 
 
-def _start(folder: Path, phases: Sequence[Phase], origin: float) -> Stage:
-    config = {
-        "workers": [
-            {"name": "cpu", "backend": "cpu", "threads": 1},
-            {"name": "accelerator", "backend": "simulated", "threads": 2, "options": simulation(phases, origin)},
-        ]
-    }
-    (folder / "device.yaml").write_text(yaml.safe_dump(config))
+def _start(folder: Path, scenario: Scenario, origin: float) -> Stage:
+    sensors = folder / "sys"
+    sensors.mkdir()
+    (folder / "device.yaml").write_text(json.dumps(device_config(scenario, origin, sensors)))
     log = folder / "gateway.log"
     data, own = f"unix:{folder}/infer.sock", f"unix:{folder}/control.sock"
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(folder / "device.yaml"), "--listen", data]
@@ -128,21 +114,24 @@ def _first_line(process: subprocess.Popen[str], limit: float) -> str:
         timer.cancel()
 
 
-def _deploy(started: Stage) -> None:
+def _deploy(started: Stage, scenario: Scenario) -> None:
     (manifest,) = load_manifests(digits_folder() / MANIFEST)
-    text = json.dumps(to_plain(manifest))
-    started.control.call("Apply", control.ApplyRequest(manifests=[text]))
+    plain = to_plain(manifest)
+    plain["spec"]["latency"]["budgetMs"] = scenario.load.budget_ms
+    started.control.call("Apply", control.ApplyRequest(manifests=[json.dumps(plain)]))
     end = time.monotonic() + READY_LIMIT
     state = ""
     while time.monotonic() < end:
         response = started.control.call("GetDeployments", control.GetRequest(name=manifest.name))
         version = response.deployments[0].versions[0]
-        state = f"{version.state} {version.reason}"
+        state = f"{version.state} {version.reason}".strip()
         if version.state == "failed":
             break
         targets = started.control.call("GetTargets", control.GetRequest(name=manifest.name)).targets
-        if version.state == "ready" and all(target.state == "ready" for target in targets):
+        waiting = [target for target in targets if target.state != "ready"]
+        if version.state == "ready" and not waiting:
             return
+        state = ", ".join([state, *(f"{target.worker}: {target.state} {target.reason}" for target in waiting)])
         time.sleep(0.05)
     raise StageFailedError(f"the model did not come up: {state}")
 
@@ -160,10 +149,10 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 @contextlib.contextmanager
-def camera(started: Stage, seconds: float, rate: float) -> Iterator[Iterator[dict[str, Any]]]:
+def camera(started: Stage, scenario: Scenario) -> Iterator[Iterator[dict[str, Any]]]:
     """The camera's lines, as they come."""
-    command = [sys.executable, "camera.py", "--address", started.address, "--seconds", str(seconds)]
-    command += ["--rate", str(rate), "--start", str(started.origin)]
+    command = [sys.executable, "camera.py", "--address", started.address, "--seconds", str(scenario.seconds)]
+    command += ["--rate", str(scenario.load.rate), "--start", str(started.origin), "--seed", str(scenario.seed)]
     process = subprocess.Popen(command, cwd=digits_folder(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None

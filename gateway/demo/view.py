@@ -8,13 +8,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gateway.demo.script import Phase
+from gateway.demo.scenario import Scenario
 from gateway.demo.tally import Check, Tally
 
 
-def table(phases: Sequence[Phase], tallies: Sequence[Tally], total: Tally, current: int | None) -> Table:
+def table(scenario: Scenario, tallies: Sequence[Tally], total: Tally, current: int | None) -> Table:
     """The figures so far; ``current`` is the phase that is on."""
-    shown = Table(title="digits: a 30 Hz camera, frames of 480x640x3, budget 20 ms", title_justify="left")
+    load = scenario.load
+    title = f"digits: a {load.rate:g} Hz camera, frames of 480x640x3, budget {load.budget_ms:g} ms"
+    shown = Table(title=title, title_justify="left")
     for heading, justify in (
         ("", "left"),
         ("frames", "right"),
@@ -28,9 +30,9 @@ def table(phases: Sequence[Phase], tallies: Sequence[Tally], total: Tally, curre
         ("accuracy", "right"),
     ):
         shown.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for index, (phase, tally) in enumerate(zip(phases, tallies, strict=True)):
+    for index, (phase, tally) in enumerate(zip(scenario.phases, tallies, strict=True)):
         style = "bold" if index == current else "dim" if not tally.frames else ""
-        shown.add_row(("> " if index == current else "  ") + phase.title, *_cells(tally), style=style)
+        shown.add_row(("> " if index == current else "  ") + phase.heading, *_cells(tally), style=style)
     shown.add_section()
     shown.add_row("  all", *_cells(total), style="bold")
     return shown
@@ -54,14 +56,14 @@ def _cells(tally: Tally) -> list[str]:
 
 
 def live(
-    phases: Sequence[Phase],
+    scenario: Scenario,
     tallies: Sequence[Tally],
     total: Tally,
     current: int | None,
     news: Sequence[str],
 ) -> RenderableType:
     """What the terminal shows meanwhile: the table and the last events."""
-    return Group(table(phases, tallies, total, current), *(Text(line, style="dim") for line in news))
+    return Group(table(scenario, tallies, total, current), *(Text(line, style="dim") for line in news))
 
 
 def verdict(checks: Sequence[Check]) -> Group:

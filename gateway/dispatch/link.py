@@ -20,7 +20,7 @@ _FRAMES_PER_WAKE = 64
 """Frames taken before other work of the loop gets its turn."""
 _TRIM_SECONDS = 1.0
 _HANG_CHECK_SECONDS = 0.1
-"""Between two looks at the runs under way; none while there are none."""
+"""Between two looks at what is under way; none while nothing is."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,11 +35,30 @@ class Pending:
     reply: asyncio.Future[Reply | None]
     slot: Slot
     since: float
-    """When the worker was last given a reason to answer: the run was sent, or given up."""
+    """When the run was sent."""
     hang_limit: float
     """Seconds without an answer after which the run is hung."""
-    abandoned: Callable[[], None] | None = None
-    """Set when nobody waits for the answer any more: called when the worker is done with the run."""
+    on_end: Callable[[Reply | None], None] | None = None
+    """Called once, with the worker's answer or, when the link ended before it, None: whether or not somebody waits, and
+    before whoever waits for ``reply`` goes on.
+    """
+    expired: bool = False
+    """Its time was up before the answer came."""
+    ended: bool = False
+    """Answered, or the link is gone."""
+    given_up: bool = False
+    """Nobody waits for it any more."""
+    cancelled: float | None = None
+    """Since when the worker knows so."""
+    held: bool = True
+    """The slot is this run's."""
+    ran: bool = False
+    """An answer said that the run had begun."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the worker has begun the run, as far as it has said; also known of a worker that is dead."""
+        return self.ran or (self.held and self.slot.begun)
 
 
 class Link:
@@ -56,6 +75,7 @@ class Link:
         on_control: Callable[[worker_pb2.ToGateway], None],
         on_closed: Callable[[str], None],
         max_bytes: int,
+        load_limit: float = 300.0,
     ) -> None:
         """Args:
         connection: our end of a SEQPACKET pair; the link owns it.
@@ -63,6 +83,7 @@ class Link:
         on_control: gets every control message.
         on_closed: called once, with the reason, after all pending runs have failed.
         max_bytes: an answer larger than this is refused.
+        load_limit: seconds, see ``loading_since``.
         """
         connection.setblocking(False)
         self._socket = connection
@@ -81,13 +102,29 @@ class Link:
         self._trimmer = loop.call_later(_TRIM_SECONDS, self._trim)
         self._expiry = Expiry(loop, self._pending, self._expire)
         self._answered_at = 0.0
+        """When an instance of the worker last came to an end with a run."""
         self._hang_check: asyncio.TimerHandle | None = None
-        self.may_hang = True
-        """False while the worker does what may take any time, such as loading a model."""
+        self._load_limit = load_limit
+        self._loading_since: float | None = None
 
     @property
     def shared_bytes(self) -> int:
         return self._slots.bytes
+
+    @property
+    def loading_since(self) -> float | None:
+        """Since when the worker loads and warms up the model that it is at: set by whoever sends it orders.
+
+        Meanwhile its runs are not looked at, because a load may hold them up; but when it takes longer than
+        ``load_limit``, the worker is hung.
+        """
+        return self._loading_since
+
+    @loading_since.setter
+    def loading_since(self, since: float | None) -> None:
+        self._loading_since = since
+        if since is not None:
+            self._look_for_hangs()
 
     def control(self, message: worker_pb2.ToWorker) -> None:
         self._send(frames.pack_control(message.SerializeToString()))
@@ -98,7 +135,9 @@ class Link:
         inputs: Sequence[tuple[int, int, tuple[int, ...], memoryview]],
         wanted: Sequence[int],
         output_bytes: int,
-        deadline: float,
+        *,
+        start_by: float,
+        expire_at: float | None,
         priority: int,
         hang_limit: float,
     ) -> Pending:
@@ -109,23 +148,24 @@ class Link:
             inputs: (position among the model's inputs, dtype code, shape, bytes).
             wanted: positions of the outputs; empty: all.
             output_bytes: room to keep for them; if it is too little, a larger slot follows.
-            deadline: monotonic seconds by which the run must have begun, and at which the reply becomes None
-                whatever the worker does.
+            start_by: monotonic seconds; the worker drops a run that it has not begun by then.
+            expire_at: monotonic seconds at which the reply becomes None whatever the worker does; None: never.
             priority: 1 to 9.
-            hang_limit: seconds. When the worker has answered nothing for so long, although it has this run, or has not
-                answered this run so long after it was given up, it is hung: the link is closed.
+            hang_limit: seconds. When the worker has come to an end with nothing for so long, although it has this run,
+                or has not answered this run so long after it was cancelled, it is hung: the link is closed.
 
         Raises:
             WorkerLost: the link is closed.
         """
         if self._closed:
-            raise WorkerLost(self._closed)
+            raise WorkerLost(self._closed, began=False)
         offset = 0
         places = []
         for index, dtype, shape, data in inputs:
             places.append(TensorPlace(index, dtype, shape, offset, data.nbytes))
             offset = aligned(offset + data.nbytes)
         slot = self._slots.take(offset + output_bytes)
+        slot.clear_mark()
         view = slot.view
         for place, (_, _, _, data) in zip(places, inputs, strict=True):
             view[place.offset : place.offset + place.nbytes] = data
@@ -134,28 +174,43 @@ class Link:
         pending = Pending(number, self._loop.create_future(), slot, self._loop.time(), hang_limit)
         self._pending[number] = pending
         self._send(
-            frames.pack_infer(frames.Infer(number, model, slot.number, offset, deadline, priority, places, wanted))
+            frames.pack_infer(frames.Infer(number, model, slot.number, offset, start_by, priority, places, wanted))
         )
-        self._expiry.watch(number, deadline, len(self._pending))
-        if self._hang_check is None:
-            self._hang_check = self._loop.call_later(_HANG_CHECK_SECONDS, self._check_hang)
+        if expire_at is not None:
+            self._expiry.watch(number, expire_at, len(self._pending))
+        self._look_for_hangs()
         return pending
 
-    def abandon(self, pending: Pending, done: Callable[[], None]) -> None:
-        """Nobody waits for this run any more. Its slot is free when the worker has answered, not before: ``done`` is
-        called then, or when the link ends.
-        """
+    def expire(self, pending: Pending) -> None:
+        """Have the worker drop the run if it has not begun; it goes on if it has. Either way its answer comes."""
         if pending.number in self._pending:
-            pending.abandoned = done
-            pending.since = self._loop.time()
-            self._send(frames.pack_cancel(pending.number))
-        else:
+            self._send(frames.pack_expire(pending.number))
+
+    def abandon(self, pending: Pending, cancel: bool = True) -> None:
+        """Nobody waits for this run any more: ``reply`` is not resolved, ``on_end`` is called as ever. The slot is free
+        when the worker has answered, not before.
+
+        ``cancel``: tell the worker so. Otherwise the run may go on to its end, for the sake of what that says.
+        """
+        if pending.reply.done() and not pending.reply.cancelled():
+            pending.reply.exception()  # seen: asyncio would complain
+        pending.given_up = True
+        if pending.number not in self._pending:
             self.release(pending)
-            done()
+        elif cancel:
+            self._cancel(pending)
+
+    def oldest_age(self, now: float) -> float:
+        """Seconds since the worker last came to an end with a run, while it has work; 0 if it has none."""
+        if not self._pending:
+            return 0.0
+        first = next(iter(self._pending.values()))  # the order of the dict is that of sending
+        return max(0.0, now - max(self._answered_at, first.since))
 
     def release(self, pending: Pending) -> None:
-        """Give back the slot of a run that has been answered."""
-        if not self._closed:
+        """Give back the slot of a run that has been answered; a second time does nothing."""
+        if pending.held and pending.ended and not self._closed:
+            pending.held = False
             self._slots.give(pending.slot, self._loop.time())
 
     def close(self, reason: str) -> None:
@@ -170,28 +225,59 @@ class Link:
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
-        pending, self._pending = self._pending, {}
-        for each in pending.values():
-            if each.abandoned is not None:
-                each.abandoned()
-            elif not each.reply.done():
-                each.reply.set_exception(WorkerLost(reason))
+        pending = list(self._pending.values())
+        self._pending.clear()
+        for each in pending:
+            self._end(each, None)
+        for _, fds in self._outbox:
+            for fd in fds:
+                os.close(fd)
         self._outbox.clear()
+        self._slots.close()  # not left to the collector of cycles, of which the link is part
         self._on_closed(reason)
+
+    def _end(self, pending: Pending, reply: Reply | None) -> None:
+        """The run, which is no longer among those under way, was answered, or the link is gone."""
+        pending.ended = True
+        if pending.given_up:
+            self.release(pending)
+        elif pending.reply.done():
+            pass  # its caller has just been cancelled, and will abandon it
+        elif reply is not None:
+            pending.reply.set_result(reply)
+        else:
+            pending.reply.set_exception(WorkerLost(self._closed, began=pending.begun))
+        if pending.on_end is not None:
+            pending.on_end(reply)
+
+    def _cancel(self, pending: Pending) -> None:
+        if pending.cancelled is None:
+            pending.cancelled = self._loop.time()
+            self._send(frames.pack_cancel(pending.number))
 
     def _expire(self, number: int) -> None:
         pending = self._pending[number]
+        pending.expired = True
         if not pending.reply.done():
             in_time, pending.reply = pending.reply, self._loop.create_future()
             in_time.set_result(None)
 
+    def _look_for_hangs(self) -> None:
+        if self._hang_check is None and not self._closed:
+            self._hang_check = self._loop.call_later(_HANG_CHECK_SECONDS, self._check_hang)
+
     def _check_hang(self) -> None:
+        self._hang_check = None
         now = self._loop.time()
-        hung = hung_for(self._pending.values(), self._answered_at, now) if self.may_hang else None
-        if hung is not None:
-            return self.close(f"hung: a run had no answer for {hung:.1f} s")
-        again = self._loop.call_later(_HANG_CHECK_SECONDS, self._check_hang) if self._pending else None
-        self._hang_check = again
+        if self._loading_since is not None:
+            if now - self._loading_since > self._load_limit:
+                return self.close(f"hung: a load took more than {self._load_limit:g} s")
+        else:
+            hung = hung_for(self._pending.values(), self._answered_at, now)
+            if hung is not None:
+                return self.close(f"hung: a run had no answer for {hung:.1f} s")
+        if self._pending or self._loading_since is not None:
+            self._look_for_hangs()
         return None
 
     def _readable(self) -> None:
@@ -228,34 +314,29 @@ class Link:
 
     def _replied(self, reply: Reply) -> None:
         pending = self._pending.get(reply.request_id)
-        self._answered_at = self._loop.time()
         if pending is None:
             raise FrameError(f"reply to run {reply.request_id}, which is not under way")
-        if reply.status == frames.NEEDS_SLOT and pending.abandoned is None:
-            return self._fetch(pending, reply.needed)
+        if reply.started:  # else it says no more than that the thread lives that reads the link
+            self._answered_at = self._loop.time()
+            pending.ran = True
         if reply.status == frames.NEEDS_SLOT:
-            return None  # the CANCEL that is on its way makes the worker drop the outputs and reply again
-        del self._pending[reply.request_id]
+            return self._fetch(pending, reply.needed)
         for place in reply.outputs:
-            if place.offset + place.nbytes > pending.slot.size:
+            if place.offset + place.nbytes > pending.slot.usable:
                 raise FrameError(f"output {place.index} ends at {place.offset + place.nbytes} of {pending.slot}")
-        if pending.abandoned is not None:
-            self.release(pending)
-            pending.abandoned()
-        elif not pending.reply.done():  # else its caller has just been cancelled, and will abandon it
-            pending.reply.set_result(reply)
-        return None
+        del self._pending[reply.request_id]
+        return self._end(pending, reply)
 
     def _fetch(self, pending: Pending, needed: int) -> None:
         """The outputs did not fit: a larger slot for them. The inputs have done their work, theirs is free again."""
+        if pending.cancelled is not None:
+            return  # the CANCEL that is on its way makes the worker drop the outputs and reply again
         if needed > self._max_bytes:
-            # Whoever waits for the answer abandons the run when this reaches it.
-            if not pending.reply.done():
-                pending.reply.set_exception(
-                    Shed(
-                        f"the answer has {needed} bytes, more than limits.maxMessageMB allows ({self._max_bytes} bytes)"
-                    )
-                )
+            refusal = f"the answer has {needed} bytes, more than limits.maxMessageMB allows ({self._max_bytes} bytes)"
+            if pending.given_up:
+                self._cancel(pending)
+            elif not pending.reply.done():  # whoever waits for the answer abandons the run when this reaches it
+                pending.reply.set_exception(Shed(refusal))
             return
         larger = self._slots.take(needed)
         self._slots.give(pending.slot, self._loop.time())
@@ -312,11 +393,11 @@ class Link:
 def hung_for(runs: Iterable[Pending], answered_at: float, now: float) -> float | None:
     """Seconds for which a run has had no answer, if that is longer than its limit; None while there is progress.
 
-    A run that was given up is answered at once by a worker that is alive, unless the chip can't stop. One that somebody
-    waits for may be queued behind others: while those are answered, the worker is not hung.
+    A run that was cancelled is answered at once by a worker that is alive, unless the chip can't stop. Any other may be
+    queued behind others: while those come to an end (at ``answered_at`` the last), the worker is not hung.
     """
     for run in runs:
-        silent = now - (run.since if run.abandoned is not None else max(run.since, answered_at))
+        silent = now - (max(run.since, answered_at) if run.cancelled is None else run.cancelled)
         if silent > run.hang_limit:
             return silent
     return None

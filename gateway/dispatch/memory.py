@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgeway.frames import MARK_BYTES
+
 SMALLEST = 256 * 1024
 """Bytes. A page that nobody touches costs nothing, so small messages may share one size."""
 LARGE = 8 * 1024 * 1024
@@ -27,12 +29,27 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """Memory shared with one worker. ``view`` is writable and as long as the slot."""
+    """Memory shared with one worker. ``view`` is writable and as long as the slot, ``size`` bytes; its last
+    ``MARK_BYTES`` are no room for tensors: there the worker notes that it has begun the run.
+    """
 
     number: int
     size: int
     view: memoryview
     idle_since: float = 0.0
+
+    @property
+    def usable(self) -> int:
+        """Bytes for tensors."""
+        return self.size - MARK_BYTES
+
+    @property
+    def begun(self) -> bool:
+        """Whether the worker says that it has begun the run; readable also when it is dead."""
+        return self.view[self.size - MARK_BYTES] != 0
+
+    def clear_mark(self) -> None:
+        self.view[self.size - MARK_BYTES] = 0
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} {self.size >> 10} kB>"
@@ -55,24 +72,29 @@ class SlotPool:
         return self._bytes
 
     def take(self, nbytes: int) -> Slot:
-        """A slot of at least ``nbytes``; it is the caller's until ``give``."""
-        size = max(SMALLEST, 1 << (nbytes - 1).bit_length())
-        free = self._free.get(size)
-        return free.pop() if free else self._make(size)
+        """A slot with room for ``nbytes`` of tensors; it is the caller's until ``give``."""
+        # The mark comes on top: within a power of two it would double the slot of a tensor that is just as large.
+        usable = max(SMALLEST, 1 << (nbytes - 1).bit_length())
+        free = self._free.get(usable)
+        return free.pop() if free else self._make(usable + MARK_BYTES)
 
     def give(self, slot: Slot, now: float) -> None:
         slot.idle_since = now
-        self._free.setdefault(slot.size, []).append(slot)
+        self._free.setdefault(slot.usable, []).append(slot)
 
     def trim(self, now: float) -> None:
         """End slots that have been free for long. Called about once a second, never on a request's way."""
-        for size, free in self._free.items():
-            limit, kept = (LARGE_IDLE, 0) if size > LARGE else (SMALL_IDLE, KEPT)
+        for usable, free in self._free.items():
+            limit, kept = (LARGE_IDLE, 0) if usable > LARGE else (SMALL_IDLE, KEPT)
             stale = [slot for slot in free[: max(0, len(free) - kept)] if now - slot.idle_since >= limit]
             for slot in stale:
                 free.remove(slot)
                 self._bytes -= slot.size
                 self._retire(slot)
+
+    def close(self) -> None:
+        """Let go of the free ones at once; a slot in use goes with the last view of it."""
+        self._free.clear()
 
     def _make(self, size: int) -> Slot:
         fd = os.memfd_create("edgeway-slot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -8,17 +8,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgeway.tensors import nbytes
 from edgeway.v1 import worker_pb2
 from gateway.config import WorkerConfig
+from gateway.device.sensors import Reading, reported
+from gateway.device.thermal import Heat
 from gateway.dispatch.link import Link
 from gateway.errors import WorkerLost
 from gateway.request import Signature, TensorSpec
 from gateway.target import LoadOrder, Target
 
-_BANDS = ("unknown", "nominal", "warm", "hot", "critical")
 HANG_SECONDS = {"cpu": 30.0}
 """By backend: least time without an answer that makes a run hung. Runs on the CPU can be ended, and may be long."""
 ACCELERATOR_HANG_SECONDS = 2.0
+WARMUP_RUNS = 3
+LOAD_SECONDS = 1.0
+"""Time constant with which the load of higher priorities is remembered."""
+FADE_SECONDS = 0.02
+"""Between two times that it is made to fade: it need not be exact to the millisecond."""
+MOST_OVERTAKING = 0.9
+RATIO_AGE = 2.0
+"""Seconds after its last run at which a service-time ratio says nothing of now."""
 BUSY_BACKLOG = 0.005
 """Seconds of other people's work before ours that make a target busy: the cheapest world of ours has 5 ms runs."""
 
@@ -62,14 +72,22 @@ class Worker:
         self.device = ""
         self.runtime = ""
         self.formats: tuple[str, ...] = ()
-        self.band = "unknown"
-        self.temperature_c: float | None = None
+        self.heat = Heat()
+        """As the device's sensors and the service times say."""
+        self.sheds = self.heat.sheds
+        """The band that moves traffic: nominal, warm, hot or critical."""
         self.queued = 0
         self.resident_bytes = 0
         self.in_flight = 0
-        self.expected_seconds = 0.0
-        """Sum of the run estimates of what is in flight."""
         self.link: Link | None = None
+        self._ahead = [0.0] * 10
+        """By priority: sum of the run estimates of what is in flight."""
+        self._pace = [0.0] * 10
+        """By priority: seconds of runs that were sent per second, of late, as of ``_faded_at``."""
+        self._faded_at = 0.0
+        self._lost = ""
+        self.posted: Callable[[str, Reading], None] = lambda name, reading: None
+        """Takes what the process says of its device's heat: some chips tell only the process that holds them."""
         self._backlog = 0.0
         self._backlog_at = 0.0
         self._emit = emit
@@ -79,13 +97,51 @@ class Worker:
         self._loading: set[int] = set()
         self.introduced = asyncio.Event()
         """Set at the first Hello or the first failed start: what this worker can load is known."""
+        self.answered = False
+        """Whether this process has ended a run, were it of a warm-up."""
 
-    def expected_wait(self) -> float:
-        """Seconds until a run that came now would begin: others' backlog, and ours beyond the free instances."""
-        backlog = max(0.0, self._backlog - (time.monotonic() - self._backlog_at)) if self._backlog else 0.0
-        if self.in_flight < self.instances:
+    def sent(self, priority: int, expected: float, now: float) -> None:
+        """A run is in flight that should take so many seconds."""
+        self.in_flight += 1
+        self._ahead[priority] += expected
+        if now - self._faded_at > FADE_SECONDS:
+            self._fade(now)
+        self._pace[priority] += expected / LOAD_SECONDS
+
+    def _fade(self, now: float) -> None:
+        kept = math.exp((self._faded_at - now) / LOAD_SECONDS)
+        self._faded_at = now
+        self._pace[:] = [load * kept for load in self._pace]
+
+    def finished(self, priority: int, expected: float) -> None:
+        """The worker has nothing more to do with it."""
+        self.in_flight -= 1
+        self._ahead[priority] = max(0.0, self._ahead[priority] - expected) if self.in_flight else 0.0
+
+    def expected_wait(self, priority: int, now: float) -> float:
+        """Seconds until a run of this priority that came now would begin.
+
+        Others' backlog, and ours: what is in flight of this priority or a higher one, a run of a lower one that has
+        begun, less what the oldest run has had already. A run that is over its time is expected to go on for as long as
+        it is over: nobody knows, and a hung one must not look free. Meanwhile higher priorities go on overtaking, as
+        much as of late: the wait grows by 1 / (1 - their share of the worker's time).
+
+        Source of the last: Cobham, Operations Research 2 (1954), on queues with priorities.
+        """
+        backlog = max(0.0, self._backlog - (now - self._backlog_at)) if self._backlog else 0.0
+        if self.in_flight < self.instances or self.link is None:
             return backlog
-        return backlog + self.expected_seconds / self.instances
+        everything = sum(self._ahead)
+        mean = everything / self.in_flight
+        before = sum(self._ahead[: priority + 1])
+        before += min(everything - before, mean * self.instances)
+        age = self.link.oldest_age(now)
+        if age <= mean:
+            wait = max(0.0, before / self.instances - age)
+        else:
+            wait = max(0.0, (before - mean) / self.instances) + (age - mean)
+        overtaking = sum(self._pace[:priority]) * math.exp((self._faded_at - now) / LOAD_SECONDS) / self.instances
+        return backlog + wait / (1.0 - min(overtaking, MOST_OVERTAKING))
 
     def loads(self, suffix: str) -> bool:
         """Whether it takes files of this suffix. One that never came up is believed to."""
@@ -121,9 +177,10 @@ class Worker:
         self.kind, self.device, self.runtime = hello.kind, hello.device, hello.runtime
         self.formats = tuple(hello.formats)
         self.instances = max(1, hello.instances)
-        self.in_flight, self.expected_seconds, self._backlog = 0, 0.0, 0.0
+        self.in_flight, self._ahead, self._backlog = 0, [0.0] * 10, 0.0
         self._loading.clear()
-        self._become("ready", "")
+        self._lost, self.answered = "", False
+        self._assess()
         self.introduced.set()
         for handle, wanted in self._wanted.items():
             self._load(handle, wanted)
@@ -146,13 +203,38 @@ class Worker:
             self._load_ended(message.load_failed.model)
             self._load_failed(message.load_failed)
         elif which == "report":
-            self._reported(message.report)
+            self._report(message.report)
 
     def require_link(self) -> Link:
         """Raises WorkerLost while no process is up."""
         if self.link is None:
-            raise WorkerLost(self.reason or "the worker is starting")
+            raise WorkerLost(self.reason or "the worker is starting", began=False)
         return self.link
+
+    def tell(self, kind: str, message: str, order: LoadOrder | None) -> None:
+        """Record an event about one of its targets."""
+        about = {"deployment": order.name, "version": order.version} if order is not None else {}
+        self._emit(kind, message, worker=self.name, **about)
+
+    def felt(self, heat: Heat) -> None:
+        """What sensors and service times say has changed."""
+        if heat.sheds != self.sheds:
+            self._emit("heat", f"{self.sheds} -> {heat.sheds}: {heat.reason or 'cooler'}", worker=self.name)
+        if heat != self.heat:
+            self.heat, self.sheds = heat, heat.sheds
+            if self.link is not None:
+                self._assess()
+
+    def ratio(self, now: float) -> float | None:
+        """Service time over the calibrated one: the largest of the loaded versions that ran of late; None: none did.
+
+        Not of the CPU: there it only says that others have the cores, and there is nowhere to go.
+        """
+        if self.backend == "cpu":
+            return None
+        targets = [wanted.target for wanted in self._wanted.values()]
+        ratios = (t.service.ratio() for t in targets if t.handle and now - t.measured_at < RATIO_AGE)
+        return max((ratio for ratio in ratios if ratio is not None), default=None)
 
     def _load(self, handle: int, wanted: _Wanted) -> None:
         if self.link is not None:
@@ -160,31 +242,29 @@ class Worker:
             load = worker_pb2.Load(
                 model=handle, name=order.name, version=order.version, path=order.path, sha256=order.sha256
             )
-            load.warmup_runs = 3
+            load.warmup_runs = WARMUP_RUNS
             self._loading.add(handle)
-            self.link.may_hang = False
+            if self.link.loading_since is None:
+                self.link.loading_since = time.monotonic()
             self.link.control(worker_pb2.ToWorker(load=load))
 
     def _load_ended(self, handle: int) -> None:
         self._loading.discard(handle)
         if self.link is not None:
-            self.link.may_hang = not self._loading
+            self.link.loading_since = time.monotonic() if self._loading else None
 
     def _loaded(self, loaded: worker_pb2.Loaded) -> None:
         wanted = self._wanted.get(loaded.model)
         if wanted is None:
             return
-        wanted.target.handle = loaded.model
-        wanted.target.failure = ""
-        if loaded.warmup_seconds:
-            wanted.target.estimate.clear()  # of another process
-        for seconds in loaded.warmup_seconds:
-            if math.isfinite(seconds) and seconds > 0:
-                wanted.target.estimate.add(seconds)
+        target = wanted.target
+        target.handle, target.failure = loaded.model, ""
+        warmup = [seconds for seconds in loaded.warmup_seconds if math.isfinite(seconds) and seconds > 0]
+        self.answered = self.answered or bool(warmup)
+        signature = Signature(loaded.platform, tuple(map(_spec, loaded.inputs)), tuple(map(_spec, loaded.outputs)))
+        target.calibrate(warmup_bytes(signature), warmup, time.monotonic())
         if not wanted.loaded.done():
-            wanted.loaded.set_result(
-                Signature(loaded.platform, tuple(map(_spec, loaded.inputs)), tuple(map(_spec, loaded.outputs)))
-            )
+            wanted.loaded.set_result(signature)
         self._changed()
 
     def _load_failed(self, failed: worker_pb2.LoadFailed) -> None:
@@ -201,21 +281,27 @@ class Worker:
             self._emit("load-failed", f"{where}: {failed.message}", worker=self.name)
         self._changed()
 
-    def _reported(self, report: worker_pb2.Report) -> None:
-        self.band = _BANDS[report.band] if 0 <= report.band < len(_BANDS) else "unknown"
-        self.temperature_c = report.temperature_c if math.isfinite(report.temperature_c) else None
+    def _report(self, report: worker_pb2.Report) -> None:
+        temperature = report.temperature_c if math.isfinite(report.temperature_c) else None
+        if temperature is not None or report.throttled:  # without a temperature, False means that it does not know
+            self.posted(self.name, reported(self.name, time.monotonic(), temperature, report.throttled))
         self.queued = report.queued
         self.resident_bytes = report.resident_bytes
         self._backlog, self._backlog_at = max(0.0, report.backlog_seconds), time.monotonic()
-        if report.lost:
-            self._become("lost", report.lost)
-        elif self.band in ("hot", "critical"):
-            degrees = "" if self.temperature_c is None else f" at {self.temperature_c:.0f} degrees C"
-            self._become("hot", f"{self.band}{degrees}")
+        self._lost = report.lost
+        self._assess()
+
+    def _assess(self) -> None:
+        """State and reason, of all that is known."""
+        heat = self.heat
+        if self._lost or heat.lost:
+            self._become("lost", self._lost or heat.lost)
+        elif heat.sheds in ("hot", "critical"):
+            self._become("hot", heat.reason)
         elif self._backlog > BUSY_BACKLOG:
             self._become("busy", "others' work is queued on the accelerator")
         else:
-            self._become("ready", "")
+            self._become("ready", heat.reason or (f"not believed: {heat.distrusted}" if heat.distrusted else ""))
 
     def _become(self, state: str, reason: str) -> None:
         if state == self.state:
@@ -227,6 +313,12 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} {self.backend} {self.state} pid {self.pid} {self.in_flight}/{self.instances} busy>"
+
+
+def warmup_bytes(signature: Signature) -> int:
+    """Bytes of the inputs that a warm-up runs on: sizes that are open count as 1."""
+    shapes = ((spec.datatype, tuple(1 if size < 0 else size for size in spec.shape)) for spec in signature.inputs)
+    return sum(nbytes(datatype, shape) for datatype, shape in shapes)
 
 
 def _spec(spec: worker_pb2.TensorSpec) -> TensorSpec:

@@ -25,6 +25,8 @@ FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
 SERVED = 1.0
 """Seconds after which a worker that was ready counts as having served: it is replaced at once when it dies."""
+CRASH_LOOP = 5
+"""Deaths in a row, each within ``SERVED`` of being ready or before the first answer, that make a crash loop."""
 START_LIMIT = 60.0
 """Seconds from the start of the process to its Hello; vendor runtimes take long to import."""
 STOP_LIMIT = 2.0
@@ -42,8 +44,11 @@ def restart_delay(deaths: int) -> float:
 class Supervisor:
     """Keeps one worker's process alive until ``stop``. Nothing of it is left afterwards: no process, no zombie."""
 
-    def __init__(self, worker: Worker, emit: Callable[..., None], max_bytes: int) -> None:
-        """``emit`` records events; ``max_bytes`` is the largest answer a link may carry."""
+    def __init__(self, worker: Worker, emit: Callable[..., None], max_bytes: int, starvation: float) -> None:
+        """``emit`` records events; ``max_bytes``: largest answer of a link; ``starvation``: seconds that a run waits at
+        most behind others that came later.
+        """
+        self._starvation = starvation
         self._worker = worker
         self._emit = emit
         self._max_bytes = max_bytes
@@ -70,6 +75,7 @@ class Supervisor:
                 await asyncio.wait([self._keeper])
 
     def kill(self) -> None:
+        """SIGKILL, if it is there."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 
@@ -80,10 +86,20 @@ class Supervisor:
             ready_at = await self._one_life()
             if self._stopping:
                 return
-            deaths = 0 if ready_at is not None and loop.time() - ready_at >= SERVED else deaths + 1
+            served = ready_at is not None and loop.time() - ready_at >= SERVED and self._worker.answered
+            deaths = 0 if served else deaths + 1
             delay = restart_delay(deaths - 1 if ready_at is not None else deaths)
+            if deaths >= CRASH_LOOP:
+                self._tell_crash_loop(deaths, delay)
             self._worker.restarts += 1
             await asyncio.sleep(delay)
+
+    def _tell_crash_loop(self, deaths: int, delay: float) -> None:
+        last = self._worker.reason.rpartition("; the last: ")[2]
+        why = f"crash loop: {deaths} deaths before it had served, next start in {delay:.1f} s; the last: {last}"
+        self._worker.detach(why)
+        if deaths == CRASH_LOOP:
+            self._emit("worker-crash-loop", f"{why}; other targets serve meanwhile", worker=self._worker.name)
 
     async def _one_life(self) -> float | None:
         """Run one process to its end. Returns when it became ready, None if it never did."""
@@ -116,7 +132,7 @@ class Supervisor:
             if not closed.done():
                 closed.set_result(why)
 
-        link = Link(ours, loop, control, ended, self._max_bytes)
+        link = Link(ours, loop, control, ended, self._max_bytes, self._worker.config.load_seconds)
         ready_at: float | None = None
         try:
             await asyncio.wait(_futures(hello, closed, died), timeout=START_LIMIT, return_when=asyncio.FIRST_COMPLETED)
@@ -156,6 +172,7 @@ class Supervisor:
             "options": config.options,
             "parentPid": os.getpid(),
             "firstStart": self._first_start,
+            "starvationSeconds": self._starvation,
         }
         python = config.python or sys.executable
         environment = {**os.environ, **dict(config.env or {}), "PYTHONPATH": os.pathsep.join(source_roots())}

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import msgspec
 
+from gateway.admission.gradient import GradientLimit
 from gateway.config import WorkerConfig
+from gateway.device.sensors import Reading
+from gateway.device.thermal import Heat
+from gateway.dispatch.disposable import Disposables
 from gateway.dispatch.pool import Worker
 from gateway.dispatch.supervisor import Supervisor
+from gateway.dispatch.zygote import Zygote
 from gateway.request import Signature
 from gateway.target import LoadOrder, Target
 
@@ -27,16 +34,42 @@ class Workers:
         emit: Callable[..., None],
         changed: Callable[[], None],
         max_bytes: int,
+        starvation: float,
     ) -> None:
+        """Args:
+        configs: of all of them, the CPU's among them.
+        emit: records an event.
+        changed: called when a worker's state has changed.
+        max_bytes: largest answer.
+        starvation: seconds that a run waits at most behind others that came later.
+        """
         self._workers = {config.name: Worker(config, instances_of(config), emit, changed) for config in configs}
-        self._supervisors = [Supervisor(worker, emit, max_bytes) for worker in self._workers.values()]
+        own = next(worker.config for worker in self._workers.values() if worker.backend == "cpu")
+        self._zygote = Zygote("cpu", own.python, own.env)
+        self.disposables = Disposables(
+            self._zygote,
+            {
+                "threads": own.threads,
+                "memoryLimitMB": own.memory_limit_mb or 0,
+                "nice": own.nice,
+                "cpus": list(own.cpus),
+            },
+            max_bytes,
+        )
+        self._supervisors = [Supervisor(worker, emit, max_bytes, starvation) for worker in self._workers.values()]
 
     def start(self) -> None:
         for supervisor in self._supervisors:
             supervisor.start()
 
+    def start_spares(self) -> None:
+        """Have disposable workers at hand; once the others are up, which have more use for the cores."""
+        self._zygote.start()
+        self.disposables.start()
+
     async def stop(self) -> None:
-        await asyncio.gather(*(supervisor.stop() for supervisor in self._supervisors))
+        await self.disposables.stop()
+        await asyncio.gather(self._zygote.stop(), *(supervisor.stop() for supervisor in self._supervisors))
 
     async def introduced(self) -> None:
         """Returns when every worker has come up or failed to, but after ``START_WAIT`` at the latest."""
@@ -45,6 +78,18 @@ class Workers:
             _, late = await asyncio.wait(waits, timeout=START_WAIT)
             for task in late:
                 task.cancel()
+
+    def service_ratio(self, name: str) -> float | None:
+        """Service time of a worker over its calibrated baseline; None where nothing ran of late."""
+        return self._workers[name].ratio(time.monotonic())
+
+    def felt(self, name: str, heat: Heat) -> None:
+        self._workers[name].felt(heat)
+
+    def report_to(self, posted: Callable[[str, Reading], None]) -> None:
+        """Hand on what worker processes say of their device's heat."""
+        for worker in self:
+            worker.posted = posted
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
@@ -63,15 +108,28 @@ class Workers:
         found = self._workers[worker]
         await asyncio.wait({asyncio.create_task(found.introduced.wait())}, timeout=START_WAIT)
         target = Target(worker, preference, found)
+        if found.config.adaptive_limit:
+            target.limit = GradientLimit(initial=2 * found.instances, lowest=found.instances)
         if not found.loads(suffix):
             target.failure = f"{found.backend} loads {', '.join(found.formats)}, not {suffix}"
         return target
 
     def load(self, target: Target, order: LoadOrder) -> asyncio.Future[Signature]:
-        return self._workers[target.name].want(target, order)
+        target.order = order
+        loaded = self._workers[target.name].want(target, order)
+        if self._workers[target.name].backend == "cpu":
+            loaded.add_done_callback(partial(self._prepare, order))
+        return loaded
 
     def unload(self, target: Target) -> None:
         self._workers[target.name].drop(target)
+        if target.order is not None and self._workers[target.name].backend == "cpu":
+            self.disposables.forget(target.order)
+
+    def _prepare(self, order: LoadOrder, loaded: asyncio.Future[Signature]) -> None:
+        """What the CPU could load, a disposable worker has at hand too, if it is small."""
+        if not loaded.cancelled() and loaded.exception() is None:
+            self.disposables.prepare(order)
 
 
 def instances_of(config: WorkerConfig) -> int:

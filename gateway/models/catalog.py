@@ -18,6 +18,10 @@ from gateway.target import LoadOrder, Target, Version
 
 GRACE = 0.3
 """Seconds that slower targets get to join before a version goes into traffic on the first one."""
+UNUSED_AFTER = 60.0
+"""Seconds without a request after which a version that only pins reach makes room when memory is short."""
+RETURN_AFTER = 300.0
+"""Seconds until it comes back at the earliest: it may be what made memory short."""
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +51,22 @@ class Workers(Protocol):
 class Catalog:
     """Owns deployments and the route table. All methods belong to the loop."""
 
-    def __init__(self, table: Table, workers: Workers, emit: Callable[..., None]) -> None:
-        """``emit(kind, message, deployment=..., version=...)`` records an event."""
+    def __init__(
+        self,
+        table: Table,
+        workers: Workers,
+        emit: Callable[..., None],
+        refusal: Callable[[Plan, int], str] = lambda plan, promised: "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``emit(kind, message, deployment=..., version=...)`` records an event; ``refusal(plan, promised)`` says why
+        memory is too short for a load beside those that are under way and were promised so many bytes, or nothing.
+        """
         self._table = table
         self._workers = workers
         self._emit = emit
+        self._refusal = refusal
+        self._clock = clock
         self._deployments: dict[str, Deployment] = {}
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,6 +111,43 @@ class Catalog:
             self._emit("version-deleted", "taken out of service", deployment=name, version=revision.label)
         return sorted({revision.label for revision in gone})
 
+    def relieve(self) -> list[str]:
+        """Memory is short: unload what nobody uses, that is what neither has a share nor was pinned of late.
+
+        Returns:
+            what was unloaded, as ``name version``.
+        """
+        now = self._clock()
+        relieved: list[str] = []
+        for deployment in list(self._deployments.values()):
+            unused = [r for r in deployment.unshared() if now - r.last_used >= UNUSED_AFTER and not _in_use(r)]
+            for revision in unused:
+                revision.short_of_memory, revision.retry_at = True, now + RETURN_AFTER
+                self._put_down(revision, f"memory: unused for {UNUSED_AFTER:.0f} s while memory is short")
+                relieved.append(f"{deployment.name} {revision.label}")
+            if unused:
+                self._publish(deployment)
+        return relieved
+
+    def retry(self) -> list[str]:
+        """Bring up again what memory was too short for, as far as there is room now. Cheap: call it every few seconds.
+
+        Returns:
+            what is on its way, as ``name version``.
+        """
+        begun: list[str] = []
+        for deployment in list(self._deployments.values()):
+            for revision in list(deployment.revisions):
+                if not revision.short_of_memory or deployment.newest(revision.label) is not revision:
+                    continue
+                if self._clock() < revision.retry_at or self._refusal(revision.plan, self._promised()):
+                    continue
+                self._become(revision, "loading", "memory is there again")
+                revision.short_of_memory = False
+                revision.task = self._spawn(self._bring_up(deployment, revision))
+                begun.append(f"{deployment.name} {revision.label}")
+        return begun
+
     async def close(self) -> None:
         """Stop what is under way."""
         for task in self._tasks:
@@ -114,8 +166,14 @@ class Catalog:
             self._become(revision, "verifying" if plan.local else "fetching", "")
             artifact = await asyncio.to_thread(plan.fetch)
             revision.sha256 = artifact.sha256
+            refusal = self._refusal(plan, self._promised(revision))
+            if refusal:
+                raise _MemoryShort(f"memory: {refusal}")
             self._become(revision, "loading", "")
             revision.version = await self._load(revision, artifact)
+        except _MemoryShort as refused:
+            revision.short_of_memory = True
+            self._become(revision, "failed", str(refused))
         except ArtifactRefused as refused:
             self._become(revision, "failed", str(refused))
         except _NoTargetLoads as refused:
@@ -123,6 +181,11 @@ class Catalog:
         else:
             self._become(revision, "ready", "")
         self._publish(deployment)
+
+    def _promised(self, besides: Revision | None = None) -> int:
+        """Bytes that versions on their way up were granted and may not have taken yet."""
+        every = (revision for deployment in self._deployments.values() for revision in deployment.revisions)
+        return sum(r.plan.min_memory for r in every if r.state == "loading" and r is not besides)
 
     async def _load(self, revision: Revision, artifact: Artifact) -> Version:
         """Load on all targets at once; a version is up with the first, the others join as they come."""
@@ -190,15 +253,23 @@ class Catalog:
         for revision in deployment.replaced() + deployment.surplus():
             if revision in deployment.replaced():
                 deployment.revisions.remove(revision)
+                self._release(revision)
             else:
-                self._become(revision, "unloaded", "neither current nor previous")
-            self._stop(revision)
-            revision.version, revision.task = None, None
+                self._put_down(revision, "neither current nor previous")
         if deployment.revisions:
             self._table.routes[deployment.name] = deployment.route()
         else:
             self._table.routes.pop(deployment.name, None)
         self.changed()
+
+    def _put_down(self, revision: Revision, reason: str) -> None:
+        """Unload a version that stays known."""
+        self._become(revision, "unloaded", reason)
+        self._release(revision)
+
+    def _release(self, revision: Revision) -> None:
+        self._stop(revision)
+        revision.version, revision.task = None, None
 
     def _become(self, revision: Revision, state: str, reason: str) -> None:
         revision.state, revision.reason, revision.last_update = state, reason, time.time()
@@ -243,7 +314,7 @@ class Catalog:
         loaded = route.versions.get(label) if label is not None else None
         if loaded is None and label is not None and label not in route.known:
             raise NotFound(f"model {name} has no version {version}")
-        return loaded is not None and any(target.accepts_work for target in loaded.targets)
+        return loaded is not None and _usable(loaded, route.degrade)
 
     def index(self) -> list[IndexEntry]:
         states = {"ready": "READY", "failed": "UNAVAILABLE", "unloaded": "UNAVAILABLE"}
@@ -255,7 +326,10 @@ class Catalog:
 
     def serving(self) -> Mapping[str, bool]:
         """Whether each deployment has a target that can serve its split or its current version."""
-        return {name: any(_usable(v) for v in route.versions.values()) for name, route in self._table.routes.items()}
+        return {
+            name: any(_usable(version, route.degrade) for version in route.versions.values())
+            for name, route in self._table.routes.items()
+        }
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call ``changed`` whenever ``serving`` may have; returns what ends it."""
@@ -274,8 +348,18 @@ class _NoTargetLoads(Exception):
     """Every target refused the file."""
 
 
-def _usable(version: Version) -> bool:
-    return any(target.accepts_work for target in version.targets)
+class _MemoryShort(Exception):
+    """There is not the memory that the version needs."""
+
+
+def _in_use(revision: Revision) -> bool:
+    return revision.version is not None and revision.version.users > 0
+
+
+def _usable(version: Version, degrade: str) -> bool:
+    """Whether a target can serve that may: only the first one where the deployment says ``degrade: never``."""
+    allowed = version.targets[:1] if degrade == "never" else version.targets
+    return any(target.accepts_work for target in allowed)
 
 
 def _must_agree(target: Target, signature: Signature, future: asyncio.Future[Signature]) -> None:

@@ -38,6 +38,7 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
         reject_infeasible=spec.latency.when_infeasible == "reject",
         degrade=spec.latency.degrade,
         checksum=spec.model.checksum,
+        min_memory=(spec.hardware.min_memory_mb or 0) << 20,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ class Plan:
     reject_infeasible: bool = False
     degrade: str = "allow"
     checksum: str = ""
+    min_memory: int = 0
+    """Bytes that must be available before it is loaded; 0: it does not say."""
 
     def same_file(self, other: Plan) -> bool:
         return self.file == other.file
@@ -57,6 +60,10 @@ class Revision:
     task: asyncio.Task[None] | None = None
     adopted: bool = False
     """Its loaded files belong to a newer revision now."""
+    short_of_memory: bool = False
+    """It is not loaded only because memory was short: it is brought up again when there is enough."""
+    retry_at: float = -math.inf
+    """Monotonic seconds before which that is not tried."""
 
     @property
     def label(self) -> str:
@@ -65,6 +72,11 @@ class Revision:
     @property
     def ready(self) -> bool:
         return self.state == "ready" and self.version is not None
+
+    @property
+    def last_used(self) -> float:
+        """Monotonic seconds of the newest attempt on any of its targets; minus infinity: there was none."""
+        return max((target.tried or -math.inf for target in self.targets), default=-math.inf)
 
     def adopt(self, twin: Revision) -> None:
         """Take over what an older revision of the same file has loaded."""
@@ -119,6 +131,11 @@ class Deployment:
         """Ready ones that need not stay loaded: neither current nor previous nor with a percent of their own."""
         kept = (self.current, self.previous)
         return [r for r in self.ready() if r not in kept and r.plan.percent is None]
+
+    def unshared(self) -> list[Revision]:
+        """Ready ones that only a pin reaches: neither current nor previous, and without a share."""
+        kept = (self.current, self.previous)
+        return [r for r in self.ready() if r not in kept and not r.plan.percent]
 
     def shares(self) -> list[tuple[str, int]]:
         previous = self.previous

@@ -27,6 +27,8 @@ FETCH = 6
 """To the worker: the outputs did not fit; write them into this other slot."""
 REPLY = 7
 """To the gateway: the end of a run, or of a fetch."""
+EXPIRE = 8
+"""To the worker: drop this run if it has not begun; the reply is EXPIRED. One that has begun goes on."""
 
 OK = 0
 RUNTIME_ERROR = 1
@@ -50,6 +52,9 @@ MAX_FRAME = 176 * 1024
 """Fits a SEQPACKET packet under the default ``net.core.wmem_default`` of 208 kB."""
 ALIGNMENT = 64
 """Every tensor in a slot begins at a multiple of this: a cache line, and what ONNX Runtime wants for its kernels."""
+MARK_BYTES = 64
+"""At the end of every slot, for the worker to note that it has begun the run: the gateway can still read that when the
+worker is dead, and so tell the run that may have killed it from those that waited."""
 
 _SLOT = struct.Struct("<BxxxIQ")
 _DROP = struct.Struct("<BxxxI")
@@ -161,6 +166,14 @@ def pack_cancel(request_id: int) -> bytes:
 
 
 def unpack_cancel(frame: bytes) -> int:
+    return int(_unpack(_CANCEL, frame)[1])
+
+
+def pack_expire(request_id: int) -> bytes:
+    return _CANCEL.pack(EXPIRE, request_id)
+
+
+def unpack_expire(frame: bytes) -> int:
     return int(_unpack(_CANCEL, frame)[1])
 
 

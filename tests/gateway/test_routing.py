@@ -2,158 +2,143 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admission.budget import LATEST, LONGEST, Budget, budget_of
-from gateway.admission.slots import InFlight
-from gateway.errors import NotFound, Shed, TooLate, Unavailable
+from gateway.admission.budget import LATEST, LONGEST, budget_of
+from gateway.errors import NotFound, TooLate, Unavailable
 from gateway.request import Request, Signature
-from gateway.routing.estimate import RunEstimate
-from gateway.routing.policy import PreferredInTime, attempt_time
+from gateway.routing.policy import Candidate, PreferredInTime, Ranking, attempt_time, may_hedge
 from gateway.routing.split import Split, shares_of
 from gateway.routing.table import Route
-from gateway.target import FIRST_SUSPICION, LONGEST_SUSPICION, STALE_AFTER, Target, Version
-
-
-@dataclass
-class FakeWorker:
-    name: str = "w"
-    backend: str = "cpu"
-    kind: str = "cpu"
-    state: str = "ready"
-    reason: str = ""
-    since: float = 0.0
-    waits: float = 0.0
-
-    def expected_wait(self) -> float:
-        return self.waits
-
-
-def target(preference: int, run: float | None = 0.005, wait: float = 0.0, state: str = "ready") -> Target:
-    made = Target(f"t{preference}", preference, FakeWorker(state=state, waits=wait), handle=1)
-    if run is not None:
-        made.estimate.add(run)
-    return made
+from gateway.target import Version
 
 
 def request(**fields) -> Request:
     return Request("m", fields.pop("version", ""), "", [], (), 100.0, 0, **fields)
 
 
-targets = st.lists(
+def candidate(position: int, run: float | None = 0.005, wait: float = 0.0, shut: str = "", **more) -> Candidate:
+    return Candidate(f"t{position}", more.pop("usable", True), shut, run, more.pop("fastest", run), wait, **more)
+
+
+candidates = st.lists(
     st.tuples(
         st.one_of(st.none(), st.floats(0.0001, 0.2)),
         st.floats(0, 0.2),
-        st.sampled_from(["ready", "busy", "hot", "lost"]),
+        st.sampled_from(["", "", "hot", "slow", "failed"]),
+        st.booleans(),
+        st.booleans(),
     ),
     min_size=1,
     max_size=5,
-).map(lambda specs: [target(i, run, wait, state) for i, (run, wait, state) in enumerate(specs)])
+).map(
+    lambda specs: [
+        candidate(i, run, wait, shut, usable=usable, unproven=unproven)
+        for i, (run, wait, shut, usable, unproven) in enumerate(specs)
+    ]
+)
+policy = PreferredInTime()
 
 
-@given(targets, st.floats(0.001, 0.5))
-def test_a_ranking_holds_every_usable_target_once_and_no_other(given_targets, seconds):
-    ranking = PreferredInTime().rank(given_targets, Budget(seconds, seconds, seconds), 0.0, "allow")
-    usable = {t.name for t in given_targets if t.worker.state != "lost"}
-    assert sorted(t.name for t in ranking.targets) == sorted(usable)
+def names(ranking: Ranking) -> list[str]:
+    return [f"t{index}" for index in ranking.order]
 
 
-@given(targets, st.floats(0.001, 0.5))
-def test_targets_in_time_come_first_then_the_rest_soonest_first(given_targets, seconds):
-    policy = PreferredInTime()
-    ranking = policy.rank(given_targets, Budget(seconds, seconds, seconds), 0.0, "allow")
+@given(candidates, st.floats(0.001, 0.5))
+def test_a_ranking_holds_every_usable_target_once_and_no_other(given_candidates, seconds):
+    ranking = policy.rank(given_candidates, seconds, "allow")
+    assert sorted(names(ranking)) == sorted(c.name for c in given_candidates if c.usable)
+    assert {c.name for c in given_candidates if not c.usable} <= set(ranking.skipped)
 
-    def expected(t: Target) -> float:
-        return t.wait() + (t.estimate.quantile(0.95) or 0.0)
 
-    late = [expected(t) > seconds - policy.margin for t in ranking.targets]
+@given(candidates, st.floats(0.001, 0.5))
+def test_targets_in_time_come_first_then_the_rest_soonest_first(given_candidates, seconds):
+    ranking = policy.rank(given_candidates, seconds, "allow")
+    ranked = [given_candidates[index] for index in ranking.order]
+    late = [c.wait + (c.run or 0.0) > seconds - policy.margin for c in ranked]
     assert late == sorted(late)
-    assert ranking.feasible == (False in late)
-    for healthy in (True, False):
+    for shut in (True, False):
         rest = [
-            expected(t)
-            for t, is_late in zip(ranking.targets, late, strict=True)
-            if is_late and (t.worker.state == "ready") == healthy
+            c.wait + (c.run or 0.0) for c, is_late in zip(ranked, late, strict=True) if is_late and bool(c.shut) == shut
         ]
         assert rest == sorted(rest)
-        first = [
-            t.preference
-            for t, is_late in zip(ranking.targets, late, strict=True)
-            if not is_late and (t.worker.state == "ready") == healthy
-        ]
+        first = [c.name for c, is_late in zip(ranked, late, strict=True) if not is_late and bool(c.shut) == shut]
         assert first == sorted(first)
 
 
-@given(targets)
-def test_degrade_never_leaves_only_the_first_target(given_targets):
-    ranking = PreferredInTime().rank(given_targets, Budget(1.0, 1.0, 1.0), 0.0, "never")
-    assert set(ranking.targets) <= {given_targets[0]}
+@given(candidates, st.floats(0.001, 0.5))
+def test_what_should_be_in_time_makes_a_request_feasible(given_candidates, seconds):
+    ranking = policy.rank(given_candidates, seconds, "allow")
+    usable = [c for c in given_candidates if c.usable]
+    if any(c.wait + (c.run or 0.0) <= seconds - policy.margin for c in usable):
+        assert ranking.feasible
+    elif not any(c.unproven for c in usable):
+        assert not ranking.feasible
+    expected = [c.wait + c.run for c in usable if c.run is not None]
+    assert ranking.soonest == min(expected, default=None)
 
 
-def test_a_target_that_let_an_attempt_expire_comes_last_for_a_while():
-    first, second = target(0), target(1)
-    first.expired(now=10.0)
-    policy, budget = PreferredInTime(), Budget(11.0, 1.0, 11.0)
-    assert [t.name for t in policy.rank([first, second], budget, 10.0, "allow").targets] == ["t1", "t0"]
-    after = 10.0 + FIRST_SUSPICION + 0.01
-    assert [t.name for t in policy.rank([first, second], budget, after, "allow").targets] == ["t0", "t1"]
+@given(candidates, st.floats(0.001, 0.5))
+def test_a_probe_is_a_better_target_that_does_not_serve(given_candidates, seconds):
+    ranking = policy.rank(given_candidates, seconds, "allow")
+    if ranking.probe is not None:
+        assert given_candidates[ranking.probe].unproven
+        assert given_candidates[ranking.probe].usable
+        assert ranking.probe < ranking.order[0]
 
 
-def test_a_target_that_seemed_too_slow_is_tried_again_after_a_while():
-    slow, quick = target(0, run=0.5), target(1)
-    slow.tried = quick.tried = 10.0
-    policy = PreferredInTime()
-
-    def order(now: float) -> list[str]:
-        return [t.name for t in policy.rank([slow, quick], Budget(now + 0.1, 0.1, now + 0.1), now, "allow").targets]
-
-    assert order(10.0 + STALE_AFTER / 2) == ["t1", "t0"]
-    assert order(10.0 + STALE_AFTER * 2) == ["t0", "t1"]
-    assert policy.rank([slow], Budget(20.1, 0.1, 20.1), 20.0, "allow").feasible is False
+@given(candidates, st.floats(0.001, 0.5))
+def test_degrade_never_leaves_only_the_first_target(given_candidates, seconds):
+    ranking = policy.rank(given_candidates, seconds, "never")
+    assert set(ranking.order) <= {0}
+    assert ranking.probe is None
 
 
-def test_one_quick_answer_after_a_while_brings_a_slow_target_back():
-    slow, quick = target(0, run=None), target(1)
-    for _ in range(50):
-        slow.answered(0.5)
-    slow.attempted(10.0)
-    slow.answered(0.4)
-    assert slow.estimate.quantile(0.95) == 0.5
-    slow.attempted(10.0 + STALE_AFTER * 2)
-    slow.answered(0.01)
-    slow.attempted(10.0 + STALE_AFTER * 2.1)
-    budget = Budget(20.1, 0.1, 20.1)
-    assert [t.name for t in PreferredInTime().rank([slow, quick], budget, 20.0, "allow").targets] == ["t0", "t1"]
-    assert slow.estimate.quantile(0.95) == 0.01
+@given(candidates, st.floats(0.001, 0.5))
+def test_the_same_candidates_make_the_same_ranking(given_candidates, seconds):
+    assert policy.rank(given_candidates, seconds, "allow") == policy.rank(list(given_candidates), seconds, "allow")
 
 
-def test_suspicion_doubles_up_to_a_limit_and_an_answer_ends_it():
-    suspect = target(0)
-    for _ in range(10):
-        suspect.expired(0.0)
-    assert suspect.suspect_until == LONGEST_SUSPICION
-    suspect.answered(0.001)
-    assert suspect.health(0.0) == ("ready", "")
+def test_a_target_that_is_shut_comes_last_but_stays():
+    ranking = policy.rank([candidate(0, shut="hot"), candidate(1)], 1.0, "allow")
+    assert names(ranking) == ["t1", "t0"]
+    assert ranking.skipped == {"t0": "hot"}
+    assert names(policy.rank([candidate(0, shut="hot")], 1.0, "allow")) == ["t0"]
 
 
-@given(st.floats(0.001, 1.0), st.floats(0.0001, 0.5), st.floats(0.0001, 0.5), st.floats(0, 0.3))
-def test_an_attempt_leaves_the_next_target_its_time_unless_it_needs_it_itself(remaining, own, run, wait):
-    limit = attempt_time(remaining, target(0, own), target(1, run, wait), 0.001)
+def test_a_target_that_seemed_too_slow_is_probed_beside_the_one_that_serves():
+    slow = candidate(0, run=0.5, unproven=True)
+    ranking = policy.rank([slow, candidate(1)], 0.1, "allow")
+    assert (names(ranking), ranking.probe, ranking.skipped) == (["t1", "t0"], 0, {"t0": "slow"})
+
+
+def test_an_old_estimate_alone_never_refuses_for_ever_but_a_hopeless_budget_does():
+    assert policy.rank([candidate(0, run=0.5, fastest=0.05, unproven=True)], 0.1, "allow").feasible
+    assert not policy.rank([candidate(0, run=0.5, fastest=0.05, unproven=False)], 0.1, "allow").feasible
+    assert not policy.rank([candidate(0, run=0.5, fastest=0.05, unproven=True)], 0.04, "allow").feasible
+
+
+@given(st.floats(0.001, 1.0), st.floats(1.0, 3.0), st.floats(0.0001, 0.5), st.floats(0.0001, 0.5), st.floats(0, 0.3))
+def test_an_attempt_leaves_the_next_target_its_time_unless_it_needs_it_itself(remaining, more, own, run, wait):
+    total = remaining * more
+    limit = attempt_time(remaining, total, own, wait, run, 0.001)
     assert 0 < limit <= remaining
-    if remaining * 0.95 - (run + wait + 0.001) >= own:
-        assert remaining - limit >= run + wait + 0.001
+    if remaining - 0.1 * total - (run + wait + 0.001) >= own:
+        assert remaining - limit >= run + wait + 0.001 + 0.099 * total
     else:
         assert limit >= remaining / 2
 
 
-def test_the_last_target_has_no_limit_but_the_budget_and_an_unknown_one_gets_half():
-    assert attempt_time(0.02, target(0), None, 0.001) is None
-    assert attempt_time(0.02, target(0), target(1, None), 0.001) == 0.01
-    assert attempt_time(0.02, target(0, None), target(1), 0.001) == 0.01
+def test_an_unknown_target_gets_half_of_the_time():
+    assert attempt_time(0.02, 0.02, 0.005, 0.0, None, 0.001) == 0.01
+    assert attempt_time(0.02, 0.02, None, 0.0, 0.005, 0.001) == 0.01
+
+
+@given(st.integers(0, 100), st.integers(0, 100))
+def test_doubled_requests_are_a_share_of_those_in_flight_with_a_floor(hedged, walking):
+    assert may_hedge(hedged, walking, 0.2, 3) == (hedged < 3 or hedged < walking / 5)
 
 
 weights = st.lists(st.integers(1, 98), min_size=1, max_size=5).filter(lambda ws: sum(ws) < 100)
@@ -236,28 +221,3 @@ def test_a_late_answer_is_worth_something_until_the_callers_own_limit_unless_lat
 def test_a_budget_that_is_over_is_refused():
     with pytest.raises(TooLate):
         budget_of(request(deadline=99.0), None, 1.0)
-
-
-def test_a_full_gateway_sheds_and_takes_again_once_someone_left():
-    places = InFlight(2, 100)
-    places.enter(10)
-    places.enter(10)
-    with pytest.raises(Shed, match="maxInFlight"):
-        places.enter(10)
-    places.leave(10)
-    with pytest.raises(Shed, match="maxInFlightMB"):
-        places.enter(95)
-    places.leave(10)
-    places.enter(1000)  # one alone is never too big
-    assert (places.requests, places.bytes) == (1, 1000)
-
-
-@given(st.lists(st.floats(0.0001, 1.0), min_size=1, max_size=300), st.floats(0.01, 1.0))
-def test_a_quantile_is_a_value_that_enough_of_the_window_does_not_exceed(times, q):
-    estimate = RunEstimate()
-    for seconds in times:
-        estimate.add(seconds)
-    window = sorted(times[-100:]) if len(times) > 100 else sorted(times)
-    found = estimate.quantile(q)
-    assert found in times
-    assert sum(t <= found for t in window) >= q * len(window) - 1e-9

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from edgeway.frames import MARK_BYTES
 from gateway.dispatch.memory import SlotPool
 
 
@@ -64,3 +65,23 @@ def test_the_other_side_cannot_shrink_a_slot(other):
     with pytest.raises(PermissionError):
         os.ftruncate(other.fds[slot.number], 0)
     assert fcntl.fcntl(other.fds[slot.number], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+
+
+def test_the_mark_lies_beyond_the_tensors_and_costs_no_larger_slot(other):
+    pool = SlotPool(other.announce, other.retire)
+    slot = pool.take(4 << 20)
+    assert slot.usable == 4 << 20
+    assert slot.size == slot.usable + MARK_BYTES
+    assert os.fstat(other.fds[slot.number]).st_size == slot.size
+
+
+def test_the_mark_of_the_other_side_is_seen_until_it_is_cleared(other):
+    pool = SlotPool(other.announce, other.retire)
+    slot = pool.take(1000)
+    assert not slot.begun
+    os.pwrite(other.fds[slot.number], b"\1", slot.usable)
+    assert slot.begun
+    slot.view[: slot.usable] = bytes(slot.usable)  # what tensors may use does not touch it
+    assert slot.begun
+    slot.clear_mark()
+    assert not slot.begun

@@ -13,7 +13,15 @@ SHORT = {
     "conformance": ["--every", "20"],
     "mixing": ["--seconds", "3"],
     "workers": ["--kills", "2"],
-    "hang": ["--seconds", "9", "--hang", "4"],
+    "kill": ["--kills", "2"],
+    "hang": ["--before", "1", "--seconds", "5", "--hang", "3"],
+    "refusal": ["--count", "200", "--pairs", "5", "--window", "1.2"],
+    "overload": ["--seconds", "6", "--light", "3", "--no-sweep"],
+    "heat-ramp": ["--only", "ramp", "--seconds", "16"],
+    "heat-sensors": ["--only", "sensors", "--phase", "1.5"],
+    "heat-hidden": ["--only", "hidden", "--after", "1"],
+    "never": ["--phase", "1.6", "--calls", "300"],
+    "poison": ["--again", "20", "--seconds", "6"],
     "lifecycle": [],
     "bad_input": [],
     "model_files": [],
@@ -22,8 +30,9 @@ SHORT = {
 
 @pytest.mark.parametrize("name", SHORT)
 def test_the_show_holds_in_its_short_form(name):
+    module = name.partition("-")[0]
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.show.{name}", *SHORT[name]], capture_output=True, text=True, timeout=110
+        [sys.executable, "-m", f"benchmarks.show.{module}", *SHORT[name]], capture_output=True, text=True, timeout=110
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -83,7 +83,7 @@ def test_a_fallback_is_one_trace_with_the_skipped_target_and_both_attempts(folde
     gateway = gateway_in({"workers": workers}, OTEL_EXPORTER_OTLP_ENDPOINT=collector.address)
     assert gateway.run("apply", "-f", path, "--wait").returncode == 0
     with Client(gateway.unix) as client:
-        results = [client.infer("m", {"x": np.ones(1, np.float32)}, metadata=TRACEPARENT) for _ in range(4)]
+        results = [client.infer("m", {"x": np.ones(1, np.float32)}, metadata=TRACEPARENT) for _ in range(2)]
     gateway.stop()
     assert results[-1].reason == "failed"
     last = max((span for _, span in collector.named("edgeway.infer")), key=lambda span: span.start_time_unix_nano)
@@ -132,12 +132,12 @@ def test_the_metrics_endpoint_counts_requests_fallbacks_misses_and_restarts(fold
             client.infer("nobody", {"x": np.ones(1, np.float32)})
     figures = wait_for(
         lambda: (
-            (found := scrape(gateway)).get(("edgeway_request_duration_seconds_count", "1", "OK", "cpu", "m")) and found
+            (found := scrape(gateway)).get(("edgeway_request_duration_seconds_count", "1", "OK", "cpu", "m")) == 7
+            and found
         ),
         5,
-        "the count",
+        "the count of all seven",
     )
-    assert figures["edgeway_request_duration_seconds_count", "1", "OK", "cpu", "m"] == 7
     assert figures["edgeway_attempts_total", "", "cpu"] == 7
     assert figures["edgeway_worker_restarts_total", "cpu", "cpu", "cpu"] == 0
     assert any(key[0] == "edgeway_model_info" and "m" in key for key in figures)

@@ -55,6 +55,9 @@ _CLASSES: dict[grpc.StatusCode, type[InferenceError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: Late,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    # What a gateway that is just ending makes of a call that it never looked at: the caller's own cancellation is no
+    # RpcError here, but an exception of its own.
+    grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.INVALID_ARGUMENT: BadRequest,
 }

@@ -108,7 +108,7 @@ class Unloaded(_message.Message):
     def __init__(self, model: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("band", "temperature_c", "queued", "running", "backlog_seconds", "resident_bytes", "lost")
+    __slots__ = ("band", "temperature_c", "queued", "running", "backlog_seconds", "resident_bytes", "lost", "throttled")
     class Band(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNKNOWN: _ClassVar[Report.Band]
@@ -128,6 +128,7 @@ class Report(_message.Message):
     BACKLOG_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
+    THROTTLED_FIELD_NUMBER: _ClassVar[int]
     band: Report.Band
     temperature_c: float
     queued: int
@@ -135,7 +136,8 @@ class Report(_message.Message):
     backlog_seconds: float
     resident_bytes: int
     lost: str
-    def __init__(self, band: _Optional[_Union[Report.Band, str]] = ..., temperature_c: _Optional[float] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., backlog_seconds: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., lost: _Optional[str] = ...) -> None: ...
+    throttled: bool
+    def __init__(self, band: _Optional[_Union[Report.Band, str]] = ..., temperature_c: _Optional[float] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., backlog_seconds: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., lost: _Optional[str] = ..., throttled: bool = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("sequence",)

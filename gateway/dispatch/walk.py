@@ -1,0 +1,414 @@
+"""The dispatch stage: walk the ranking until a target answers, leaving each time enough for the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgeway import frames
+from edgeway.tensors import BY_NAME
+from gateway.admission.budget import Budget
+from gateway.dispatch.attempt import Attempt, room_for
+from gateway.dispatch.pool import Worker
+from gateway.dispatch.second import Asked, SecondTry, stand_in
+from gateway.dispatch.vitals import is_dying
+from gateway.errors import AttemptFailed, EdgewayError, TargetSlow, TooLate, WorkerLost
+from gateway.request import Answer, AttemptRecord, Outcome, Request
+from gateway.routing.policy import Ranking, attempt_time, may_hedge
+from gateway.target import Target, Version
+
+HANG_FACTOR = 5.0
+"""Times its p99 that a run may take before it counts as hung."""
+GRACE = 1.0
+"""Of the budget: see ``_start_by``."""
+_INSTANT = 0.001
+"""Seconds: more than passes between the record of an attempt and the frame that is sent for it."""
+
+
+class Journal(Protocol):
+    """Takes each decision with all that it was made of."""
+
+    def timed(
+        self,
+        remaining: float,
+        total: float,
+        own: float | None,
+        wait: float,
+        run: float | None,
+        margin: float,
+        limit: float,
+    ) -> None: ...
+
+    def hedged(self, hedged: int, walking: int, share: float, floor: int, allowed: bool) -> None: ...
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The dispatch stage. The next attempt begins when one has failed, or beside it when its time is up: the first
+    answer wins, the losers are cancelled.
+    """
+
+    clock: Callable[[], float]
+    margin: float
+    retry_share: float
+    """Of the requests in flight: those that may be started twice while their first target is believed healthy."""
+    retry_floor: int
+    second: SecondTry
+    """For a request that was running in a worker when it died."""
+    journal: Journal | None = None
+    walking: int = 0
+    """Requests in this stage."""
+    hedged: int = 0
+    """Of them: those with an attempt started beside one on a target that was believed healthy."""
+
+    async def walk(
+        self, ranking: Ranking, version: Version, request: Request, budget: Budget, outcome: Outcome
+    ) -> Answer:
+        """The first answer of a target, in the order of the ranking.
+
+        Raises:
+            EdgewayError: what the last target said, when all failed; TooLate when the time was over first; Poison when
+                the request has killed two workers.
+        """
+        walk = _Walk(self, ranking, version, request, budget, outcome)
+        self.walking += 1
+        try:
+            return await walk.run()
+        except asyncio.CancelledError:
+            walk.give_up("cancelled")
+            raise
+        finally:
+            self.walking -= 1
+            self.hedged -= walk.hedged
+            walk.give_up("another target answered first")
+
+    def may_hedge(self) -> bool:
+        """Whether one more request may be doubled now."""
+        allowed = may_hedge(self.hedged, self.walking, self.retry_share, self.retry_floor)
+        if self.journal is not None:
+            self.journal.hedged(self.hedged, self.walking, self.retry_share, self.retry_floor, allowed)
+        return allowed
+
+    def attempt_time(self, remaining: float, total: float, own: float | None, wait: float, run: float | None) -> float:
+        """Seconds that an attempt gets, see ``routing.policy``."""
+        limit = attempt_time(remaining, total, own, wait, run, self.margin)
+        if self.journal is not None:
+            self.journal.timed(remaining, total, own, wait, run, self.margin, limit)
+        return limit
+
+
+class _Walk:
+    """One request on its way through its ranking."""
+
+    __slots__ = (
+        "budget",
+        "deaths",
+        "failure",
+        "hedged",
+        "inputs",
+        "late",
+        "nbytes",
+        "outcome",
+        "ranking",
+        "request",
+        "stage",
+        "tries",
+        "version",
+        "wanted",
+    )
+
+    def __init__(
+        self, stage: Attempts, ranking: Ranking, version: Version, request: Request, budget: Budget, outcome: Outcome
+    ) -> None:
+        self.stage = stage
+        self.ranking = ranking
+        self.version = version
+        self.request = request
+        self.budget = budget
+        self.outcome = outcome
+        self.tries: list[Attempt] = []
+        self.hedged = False
+        self.late = budget.remaining(stage.clock()) <= 0
+        self.deaths = 0
+        """Workers that have died while they ran this request."""
+        self.failure: EdgewayError | None = None
+        self.nbytes = request.input_bytes
+        index = version.input_index
+        self.inputs = [
+            (index[tensor.name], BY_NAME[tensor.datatype].code, tensor.shape, tensor.data) for tensor in request.inputs
+        ]
+        self.wanted = [version.output_index[name] for name in request.outputs]
+
+    async def run(self) -> Answer:
+        """Raises EdgewayError."""
+        ranking, targets, clock = self.ranking, self.version.targets, self.stage.clock
+        if ranking.probe is not None:
+            self._probe(targets[ranking.probe])
+        for position, index in enumerate(ranking.order):
+            target, now = targets[index], clock()
+            remaining = self._remaining(now)
+            if remaining <= 0:
+                break
+            if any(each.target is target for each in self.tries):
+                continue  # it has the request as a probe
+            following = targets[ranking.order[position + 1]] if position + 1 < len(ranking.order) else None
+            limit = self._time_for(target, following, remaining, now)
+            try:
+                newest = self._begin(target, now, now + limit, probe=False)
+                answer = await self._in_time(newest)
+                if answer is None and following is not None:
+                    answer = await self._make_way(newest)
+            except AttemptFailed as failed:
+                self._failed(target, failed)
+                if self.deaths:
+                    break
+                continue
+            if answer is not None:
+                return self._served(answer)
+        answer = await self._late()
+        if answer is not None:
+            return self._served(answer)
+        if self.deaths:
+            assert self.failure is not None
+            return self._served(await self._second_try(self.failure))
+        raise self.failure or TooLate("the time was over before a target could begin")
+
+    def give_up(self, why: str) -> None:
+        """Let go of all that is still under way."""
+        for each in self.tries:
+            if not each.over:
+                each.give_up(self.stage.clock(), why)
+
+    def _start_by(self) -> float:
+        """When the next attempt must have begun: by the end of the budget, so that nothing waits in a queue for longer.
+
+        But a request that was sent in time and whose target let it down, or that the gateway itself has come to only
+        now because the machine stood still, goes on for as long again, where late answers are taken at all: a core that
+        is busy at the wrong moment would else turn a late answer into none.
+        """
+        if not self.late and all(each.probe for each in self.tries):
+            return self.budget.deadline
+        return min(self.budget.last, self.budget.deadline + GRACE * self.budget.total)
+
+    def _remaining(self, now: float) -> float:
+        """Seconds that the next attempt may be planned with."""
+        left = self.budget.remaining(now)
+        return left if left > 0 else self._start_by() - now
+
+    def _time_for(self, target: Target, following: Target | None, remaining: float, now: float) -> float:
+        """Seconds of this attempt. The soonest target of a hopeless request gets all: another would only be later."""
+        if following is None or not self.ranking.feasible:
+            return remaining
+        own = target.estimates.quantile(self.nbytes, 0.95)
+        run = following.estimates.quantile(self.nbytes, 0.95)
+        return self.stage.attempt_time(
+            remaining, self.budget.total, own, following.wait(self.request.priority, now), run
+        )
+
+    def _probe(self, target: Target) -> None:
+        """Have the request run there too: who answers first is taken, and the target is known again."""
+        now = self.stage.clock()
+        try:
+            self._begin(target, now, None, probe=True)
+            target.breaker.probing(now)
+        except AttemptFailed as failed:
+            self._failed(target, failed)
+
+    def _begin(self, target: Target, now: float, expire_at: float | None, probe: bool) -> Attempt:
+        """Raises WorkerLost: the target's process is gone."""
+        worker, request, version = target.worker, self.request, self.version
+        assert isinstance(worker, Worker)
+        record = AttemptRecord(worker.name, worker.backend, worker.kind, now, worker_pid=worker.pid)
+        self.outcome.attempts.append(record)
+        known = target.estimates.summary(self.nbytes)
+        expected, p95, p99 = known or (0.0, 0.0, 0.0)
+        promised = target.wait(request.priority, now) + p95
+        start_by = self._start_by()
+        try:
+            link = worker.require_link()
+            attempt = Attempt(
+                target,
+                worker,
+                link,
+                record,
+                request.priority,
+                self.nbytes,
+                expected,
+                promised,
+                start_by,
+                probe,
+                self.stage.clock,
+            )
+            attempt.pending = link.infer(
+                target.handle,
+                self.inputs,
+                self.wanted,
+                room_for(version, target, self.wanted),
+                start_by=start_by,
+                expire_at=expire_at,
+                priority=request.priority,
+                hang_limit=max(HANG_FACTOR * p99, worker.hang_seconds),
+            )
+        except EdgewayError as failed:
+            record.ended, record.error, record.reason = self.stage.clock(), str(failed), failed.reason
+            raise
+        attempt.pending.on_end = attempt.ended
+        record.run = attempt.pending
+        target.tried = now
+        target.in_flight += 1
+        worker.sent(request.priority, expected, now)
+        self.tries.append(attempt)
+        return attempt
+
+    async def _in_time(self, newest: Attempt) -> Answer | None:
+        """The answer of the newest attempt, or of one before it that is faster after all; None: its time is up.
+
+        Raises:
+            EdgewayError: the newest attempt failed.
+        """
+        in_time = newest.pending.reply  # another future is in its place when the time is up
+        if len(self.tries) > 1:
+            answer = await self._race([each for each in self.tries if each is not newest], in_time, None)
+            if answer is not None:
+                return answer
+        try:
+            reply = await in_time
+        except EdgewayError as failed:
+            self._died(newest, failed)
+            newest.give_up(self.stage.clock(), str(failed))
+            newest.record.reason = failed.reason
+            raise
+        if reply is not None:
+            return self._taken(newest, reply)
+        begun = newest.pending.begun
+        if is_dying(newest.worker.pid):  # the end of its link is seen only when its memory is freed
+            lost = WorkerLost(f"{newest.target.name} died", began=begun)
+            self._died(newest, lost)
+            newest.give_up(self.stage.clock(), str(lost))
+            newest.record.reason = lost.reason
+            raise lost
+        self._expired(newest, begun)
+        return None
+
+    def _expired(self, newest: Attempt, begun: bool) -> None:
+        """Its time is up: is it the target's fault?"""
+        now, record = self.stage.clock(), newest.record
+        newest.trusted = not newest.target.breaker.reason
+        elapsed = now - record.started
+        if not begun and newest.link.oldest_age(now) < elapsed - _INSTANT:  # the worker has come to others meanwhile
+            record.error, record.reason = "it was not begun in the time that it had", "busy"
+            return
+        record.error, record.reason = "it did not answer in the time that it had", "slow"
+        if elapsed >= newest.promised and newest.target.breaker.expired(now):
+            newest.worker.tell("target-ejected", "an attempt expired", newest.target.order)
+
+    async def _make_way(self, newest: Attempt) -> Answer | None:
+        """The newest attempt's time is up: may the next target be started beside it?
+
+        Returns:
+            an answer of what was begun, where no other may be started beside it.
+
+        Raises:
+            TargetSlow: the next target is to be started.
+        """
+        name, reason = newest.target.name, newest.record.reason
+        if not newest.pending.begun:
+            # It would only begin when the next target is at it already.
+            newest.give_up(self.stage.clock(), "it was not begun in the time that it had")
+        elif newest.trusted and not self.hedged:
+            if not self.stage.may_hedge():  # enough others are doubled: this one waits for what it began
+                answer = await self._late()
+                if answer is not None:
+                    return answer
+            else:
+                self.hedged = True
+                self.stage.hedged += 1
+        slow = TargetSlow(f"{name}: it did not answer in the time that it had")
+        slow.reason = reason or slow.reason
+        raise slow
+
+    async def _late(self) -> Answer | None:
+        """The first answer of what is still under way, while the caller waits; what has not begun when the budget is
+        over never will.
+        """
+        latest = max((each.start_by for each in self.tries if not each.over), default=0.0)
+        answer = await self._race(self.tries, None, latest)
+        if answer is not None:
+            return answer
+        for each in self.tries:
+            if not each.over and not each.pending.begun:
+                each.give_up(self.stage.clock(), "it was not begun in the time that it had")
+                self.outcome.reason = self.outcome.reason or "busy"
+        return await self._race(self.tries, None, self.budget.last)
+
+    async def _race(
+        self, tries: Sequence[Attempt], stop: asyncio.Future[frames.Reply | None] | None, until: float | None
+    ) -> Answer | None:
+        """The first answer of ``tries``; None when ``stop`` is done, at ``until``, or when all of them have failed."""
+        while True:
+            racing = {each.pending.reply: each for each in tries if not each.over}
+            if not racing or (stop is not None and stop.done()):
+                return None
+            timeout = None if until is None else max(0.0, until - self.stage.clock())
+            waiting = [*racing] if stop is None else [*racing, stop]
+            done, _ = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return None
+            for future, attempt in racing.items():
+                if future in done:
+                    try:
+                        reply = future.result()
+                        if reply is not None:  # None: its time is up, and another future is in its place
+                            return self._taken(attempt, reply)
+                    except EdgewayError as failed:
+                        self.failure = failed
+                        self._died(attempt, failed)
+                        if not attempt.over:
+                            attempt.give_up(self.stage.clock(), str(failed))
+
+    async def _second_try(self, death: EdgewayError) -> Answer:
+        """What a request gets that was running in a worker when it died. Raises EdgewayError."""
+        second, version = self.stage.second, self.version
+        if self.deaths > 1:
+            raise second.poison(version, self.request)
+        ranked = [version.targets[index] for index in self.ranking.order]
+        skipped = [target for target in version.targets if target.name in self.ranking.skipped]
+        target = stand_in([*ranked, *skipped])
+        if target is None:
+            raise death
+        asked = Asked(self.inputs, self.wanted, self._start_by(), self.budget.last, self.request.priority)
+        return await second.run(target, version, self.request, asked, self.outcome)
+
+    def _died(self, attempt: Attempt, failed: EdgewayError) -> None:
+        """Count a worker that died while it ran this request."""
+        if isinstance(failed, WorkerLost) and failed.began and not attempt.over:
+            self.deaths += 1
+
+    def _failed(self, target: Target, failed: AttemptFailed) -> None:
+        self.failure = failed
+        if target is self.version.targets[0]:
+            self.outcome.reason = failed.reason
+        self.outcome.skipped = {**self.outcome.skipped, target.name: failed.reason}
+
+    def _served(self, answer: Answer) -> Answer:
+        """Who served, and why not the first; a run that raised elsewhere but not here speaks against that target."""
+        outcome, first = self.outcome, self.version.targets[0]
+        for each in self.tries:
+            raised = each.record.reason == "failed" and each.record is not outcome.served
+            if raised and each.target.breaker.fault(self.stage.clock(), "failed"):
+                each.worker.tell("target-ejected", "runs failed that another target did", each.target.order)
+        outcome.degraded = outcome.target != first.name
+        if not outcome.degraded:
+            outcome.reason = "" if self.ranking.feasible else "infeasible"
+        elif not outcome.reason:
+            outcome.reason = self.ranking.skipped.get(first.name, "lost")
+        return answer
+
+    def _taken(self, attempt: Attempt, reply: frames.Reply) -> Answer:
+        """Raises EdgewayError: the worker says that the run failed."""
+        outputs, outcome, worker = attempt.answer(reply, self.version), self.outcome, attempt.worker
+        outcome.served = attempt.record
+        outcome.target, outcome.accelerator, outcome.kind = worker.name, worker.backend, worker.kind
+        return Answer(outputs, outcome, attempt.release)

@@ -1,0 +1,94 @@
+"""Worker: how long a run would wait, from what is in flight and how long the oldest has been at it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config import WorkerConfig
+from gateway.dispatch.pool import Worker
+
+
+class FakeLink:
+    """A link whose worker has come to no end for so long."""
+
+    def __init__(self, age: float = 0.0) -> None:
+        self.age = age
+
+    def oldest_age(self, now: float) -> float:
+        return self.age
+
+
+def worker(instances: int = 1, age: float = 0.0) -> Worker:
+    made = Worker(WorkerConfig(name="w", backend="simulated"), instances, lambda *a, **k: None, lambda: None)
+    made.link = FakeLink(age)
+    return made
+
+
+def test_an_idle_worker_begins_at_once():
+    assert worker().expected_wait(5, 0.0) == 0.0
+    busy = worker(instances=2)
+    busy.sent(5, 0.004, 0.0)
+    assert busy.expected_wait(5, 0.0) == 0.0
+
+
+def test_the_wait_is_what_is_in_flight_less_what_the_oldest_has_had():
+    for age, left in ((0.0, 0.008), (0.003, 0.005), (0.004, 0.004)):
+        busy = worker(age=age)
+        busy.sent(5, 0.004, 0.0)
+        busy.sent(5, 0.004, 0.0)
+        assert busy.expected_wait(5, 0.0) == pytest.approx(left)
+
+
+def test_a_run_over_its_time_is_expected_to_go_on_for_as_long_again():
+    hung = worker(age=0.5)
+    hung.sent(5, 0.004, 0.0)
+    assert hung.expected_wait(5, 0.0) == pytest.approx(0.496)
+
+
+def test_lower_priorities_do_not_delay_but_for_the_run_that_has_begun():
+    busy = worker()
+    for _ in range(10):
+        busy.sent(8, 0.004, 0.0)
+    assert busy.expected_wait(2, 0.0) == pytest.approx(0.004)
+    assert busy.expected_wait(8, 0.0) == pytest.approx(0.040)
+    busy.sent(2, 0.004, 0.0)
+    assert busy.expected_wait(2, 0.0) == pytest.approx(0.008)
+
+
+def test_higher_priorities_that_keep_coming_make_a_lower_one_wait_longer():
+    busy = worker()
+    for _ in range(50):
+        busy.sent(1, 0.010, 0.0)
+        busy.finished(1, 0.010)
+    busy.sent(5, 0.010, 0.0)
+    assert busy.expected_wait(1, 0.0) == pytest.approx(0.010)
+    assert busy.expected_wait(5, 0.0) == pytest.approx(0.020)
+    assert busy.expected_wait(5, 10.0) == pytest.approx(0.010, rel=0.01)
+
+
+flights = st.lists(st.tuples(st.integers(1, 9), st.floats(0.0001, 1.0)), max_size=20)
+
+
+@given(flights, st.integers(1, 4), st.floats(0, 2))
+def test_a_higher_priority_never_waits_longer_and_nobody_waits_for_less_than_nothing(sent, instances, age):
+    busy = worker(instances, age)
+    for priority, expected in sent:
+        busy.sent(priority, expected, 0.0)
+    waits = [busy.expected_wait(priority, 0.0) for priority in range(1, 10)]
+    assert waits == sorted(waits)
+    assert min(waits) >= 0.0
+
+
+@given(flights)
+def test_what_was_sent_and_has_ended_leaves_nothing_behind(sent):
+    busy = worker()
+    for priority, expected in sent:
+        busy.sent(priority, expected, 0.0)
+    for priority, expected in reversed(sent):
+        busy.finished(priority, expected)
+    assert busy.in_flight == 0
+    assert busy.expected_wait(9, 0.0) == 0.0
+    busy.sent(1, 0.001, 0.0)
+    assert busy.expected_wait(1, 0.0) == pytest.approx(0.001)

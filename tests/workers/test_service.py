@@ -1,0 +1,206 @@
+"""A worker process, spoken to in frames: what it answers, in which order, and what it leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from benchmarks.harness import model_of, scaled, value
+from edgeway import frames
+from edgeway.frames import Infer, Reply, TensorPlace
+from edgeway.tensors import BY_NAME
+from edgeway.v1 import worker_pb2
+from gateway.dispatch.memory import Slot, SlotPool
+
+pytestmark = pytest.mark.system
+MODEL = 3
+FAR = 60.0
+
+
+class Worker:
+    """The gateway's end, without a loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        options: dict,
+        backend: str = "simulated",
+        model: onnx.ModelProto | None = None,
+        **settings: object,
+    ) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(10)
+        self.socket = ours
+        raw = {"instances": 1, "options": options, "parentPid": os.getpid(), **settings}
+        settings_flag = f"--settings={json.dumps(raw)}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "workers", f"--backend={backend}", f"--link-fd={theirs.fileno()}", settings_flag],
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        self.pool = SlotPool(
+            lambda slot, fd: socket.send_fds(ours, [frames.pack_slot(slot.number, slot.size)], [fd]), lambda slot: None
+        )
+        content = (model or scaled(2.0)).SerializeToString()
+        (folder / "model.onnx").write_bytes(content)
+        load = worker_pb2.Load(
+            model=MODEL, name="m", path=str(folder / "model.onnx"), sha256=hashlib.sha256(content).hexdigest()
+        )
+        ours.send(frames.pack_control(worker_pb2.ToWorker(load=load).SerializeToString()))
+        while self._control().WhichOneof("message") != "loaded":
+            pass
+
+    def _control(self) -> worker_pb2.ToGateway:
+        frame = self.socket.recv(frames.MAX_FRAME)
+        assert frames.kind(frame) == frames.CONTROL
+        return worker_pb2.ToGateway.FromString(frames.unpack_control(frame))
+
+    def infer(
+        self, number: int, priority: int = 5, values: int = 1, room: int = 64, gap: int = 0, rank: int = 1
+    ) -> Slot:
+        """``gap``: bytes between the input and the room for the output; ``rank``: of the cube that the values make."""
+        shape = (round(values ** (1 / rank)),) * rank
+        data = np.ones(shape, np.float32).tobytes()
+        offset = frames.aligned(len(data)) + gap
+        slot = self.pool.take(offset + room)
+        slot.clear_mark()
+        slot.view[: len(data)] = data
+        place = TensorPlace(0, BY_NAME["FP32"].code, shape, 0, len(data))
+        infer = Infer(number, MODEL, slot.number, offset, time.monotonic() + FAR, priority, [place], [])
+        self.socket.send(frames.pack_infer(infer))
+        return slot
+
+    def reply(self) -> Reply:
+        """The next one."""
+        while True:
+            frame = self.socket.recv(frames.MAX_FRAME)
+            if frames.kind(frame) == frames.REPLY:
+                return frames.unpack_reply(frame)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.socket.close()
+
+
+@pytest.fixture
+def worker(folder) -> Iterator:
+    started: list[Worker] = []
+
+    def start(options: dict, **settings: Any) -> Worker:
+        started.append(Worker(folder, options, **settings))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
+
+
+def wait_begun(slot: Slot) -> None:
+    until = time.monotonic() + 10
+    while not slot.begun:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+def test_a_waiting_run_expires_while_another_runs_and_that_one_goes_on(worker):
+    made = worker({"serviceMs": 400})
+    wait_begun(made.infer(1))
+    waiting = made.infer(2)
+    for number in (1, 2, 99):  # nobody knows the last one: it was answered
+        made.socket.send(frames.pack_expire(number))
+    expired = made.reply()
+    at = time.monotonic()
+    assert (expired.request_id, expired.status, expired.started) == (2, frames.EXPIRED, 0.0)
+    ran = made.reply()
+    assert (ran.request_id, ran.status) == (1, frames.OK)
+    assert at < ran.finished
+    assert not waiting.begun
+
+
+def test_a_cancelled_run_says_how_long_it_ran_and_one_that_waited_that_it_never_began(worker):
+    made = worker({"serviceMs": 800})
+    wait_begun(made.infer(1))
+    made.infer(2)
+    made.socket.send(frames.pack_cancel(2))
+    made.socket.send(frames.pack_cancel(1))
+    waited, ran = made.reply(), made.reply()
+    assert (waited.request_id, waited.status, waited.started) == (2, frames.CANCELLED, 0.0)
+    assert (ran.request_id, ran.status) == (1, frames.CANCELLED)
+    assert 0 < ran.finished - ran.started < 0.8
+
+
+def test_outputs_that_were_kept_are_dropped_by_a_cancellation_that_says_how_long_the_run_was(worker):
+    made = worker({"serviceMs": 20})
+    made.infer(1, values=65536, room=0)
+    needs = made.reply()
+    assert (needs.status, needs.needed) == (frames.NEEDS_SLOT, 4 * 65536)
+    made.socket.send(frames.pack_cancel(1))
+    dropped = made.reply()
+    assert (dropped.status, dropped.started, dropped.finished) == (frames.CANCELLED, needs.started, needs.finished)
+
+
+@pytest.mark.parametrize(("starvation", "order"), [(FAR, [1, 2, 3, 6, 9]), (0.05, [9, 3, 6, 1, 2])])
+def test_the_queue_goes_by_priority_until_runs_starve(worker, starvation, order):
+    made = worker({"serviceMs": 150}, starvationSeconds=starvation)
+    wait_begun(made.infer(1000))
+    for priority in (9, 3, 6, 1, 2):
+        made.infer(priority, priority)
+    assert [made.reply().request_id for _ in range(6)] == [1000, *order]
+
+
+def test_a_dead_workers_slots_tell_the_run_that_had_begun_from_those_that_waited(worker):
+    made = worker({"serviceMs": 800})
+    begun, waiting = made.infer(1), made.infer(2)
+    wait_begun(begun)
+    made.process.kill()
+    made.process.wait()
+    assert (begun.begun, waiting.begun) == (True, False)
+
+
+def test_outputs_fill_a_slot_up_to_the_mark_and_not_beyond(worker):
+    made = worker({})
+    values = 128 * 1024 // 4
+    full = made.infer(1, values=values, room=128 * 1024)
+    assert full.usable == 256 * 1024
+    reply = made.reply()
+    assert reply.status == frames.OK
+    assert reply.outputs[0].offset + reply.outputs[0].nbytes == full.usable
+    assert full.begun
+    made.infer(2, values=values, room=128 * 1024 - frames.MARK_BYTES, gap=frames.MARK_BYTES)
+    assert made.reply().status == frames.NEEDS_SLOT
+
+
+def test_run_after_run_that_cannot_be_stopped_holds_up_nobody(worker):
+    """More of them in turn than there may be stand-ins at a time: each leaves when its run is over.
+
+    The product of two large matrices is one kernel, which onnxruntime can't end; that of single values takes no time.
+    """
+    square = ["n", "n"]
+    model = model_of(
+        [helper.make_node("MatMul", ["x", "x"], ["y"])],
+        [value("x", TensorProto.FLOAT, square)],
+        [value("y", TensorProto.FLOAT, square)],
+    )
+    made = worker({}, backend="cpu", model=model)
+    large = 2500 * 2500
+    for number in range(1, 12, 2):
+        wait_begun(made.infer(number, values=large, room=4 * large, rank=2))
+        made.socket.send(frames.pack_cancel(number))
+        made.infer(number + 1, rank=2)
+        other, stopped = made.reply(), made.reply()
+        assert (other.request_id, other.status) == (number + 1, frames.OK)
+        assert (stopped.request_id, stopped.status) == (number, frames.CANCELLED)
