@@ -20,12 +20,9 @@ class Budget(NamedTuple):
     total: float
     """Seconds between the request's arrival and the deadline."""
     last: float
-    """When even a late answer is worth nothing: the caller's own limit; the deadline where late ones are refused."""
-
-    def usable(self, now: float) -> float:
-        """Seconds that attempts may be planned with: what remains, else what a late answer may take."""
-        remaining = self.deadline - now
-        return remaining if remaining > 0 else self.last - now
+    """When even a late answer is worth nothing: the caller's gRPC deadline, at which it is gone; the deadline of the
+    budget where late ones are refused.
+    """
 
     def remaining(self, now: float) -> float:
         return self.deadline - now
@@ -43,14 +40,12 @@ def budget_of(request: Request, deployment: float | None, default: float, late_i
     Raises:
         TooLate: the budget was over before the request came.
     """
-    callers = min(
-        LONGEST if request.deadline is None else request.deadline - request.received,
-        LONGEST if request.timeout is None else request.timeout,
-    )
-    seconds = min(callers, LONGEST if deployment is None else deployment)
+    waits = LONGEST if request.deadline is None else request.deadline - request.received
+    asked = LONGEST if request.timeout is None else request.timeout
+    seconds = min(waits, asked, LONGEST if deployment is None else deployment)
     if seconds >= LONGEST:
         seconds = default
     if seconds <= 0:
         raise TooLate("the budget was over before the request arrived")
-    patience = callers if callers < LONGEST else max(seconds, LATEST)
+    patience = waits if waits < LONGEST else max(seconds, LATEST)
     return Budget(request.received + seconds, seconds, request.received + (seconds if late_is_refused else patience))

@@ -208,11 +208,12 @@ def test_a_deadline_of_a_client_without_one_counts_as_none():
     assert budget_of(request(deadline=100.0 + LONGEST), None, 2.0).total == 2.0
 
 
-def test_a_late_answer_is_worth_something_until_the_callers_own_limit_unless_late_ones_are_refused():
+def test_a_late_answer_is_worth_something_until_the_caller_is_gone_unless_late_ones_are_refused():
     with_limit = budget_of(request(deadline=101.0), 0.02, 5.0)
     assert (with_limit.deadline, with_limit.last) == (100.02, 101.0)
-    assert with_limit.usable(100.01) == pytest.approx(0.01)
-    assert with_limit.usable(100.5) == pytest.approx(0.5)
+    asked = budget_of(request(deadline=101.0, timeout=0.01), 0.02, 5.0)
+    assert (asked.deadline, asked.last) == (100.01, 101.0)
+    assert budget_of(request(timeout=0.01), 0.02, 5.0).last == 100.0 + LATEST
     assert budget_of(request(), 0.02, 5.0).last == 100.0 + LATEST
     strict = budget_of(request(deadline=101.0), 0.02, 5.0, late_is_refused=True)
     assert strict.last == strict.deadline == 100.02

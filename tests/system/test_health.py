@@ -117,8 +117,8 @@ def test_what_waits_in_a_queue_when_its_budget_ends_is_refused_then_although_ano
 
 
 def test_a_higher_class_takes_the_place_of_a_waiting_lower_one(folder, gateway_in):
-    gateway = gateway_in(config({"serviceMs": 500}, limits={"maxInFlight": 2, "classPercent": {"low": 100}}))
-    deploy(gateway, folder, "[sim]", "budgetMs: 5000")
+    gateway = gateway_in(config({"serviceMs": 1500}, limits={"maxInFlight": 2, "classPercent": {"low": 100}}))
+    deploy(gateway, folder, "[sim]", "budgetMs: 15000")
     x = np.ones(1, np.float32)
     with ThreadPoolExecutor(4) as callers:
         running = callers.submit(stock, gateway, x, 9)

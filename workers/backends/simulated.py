@@ -35,7 +35,7 @@ _LONGEST_SLEEP = 2000.0
 """Seconds. ``usleep`` counts microseconds in 32 bits."""
 
 _LEAST_PRIORITY = 19
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 """Bytes filled at a time."""
 
 
@@ -80,12 +80,16 @@ class SimulatedBackend:
 def _occupy(memory: np.ndarray) -> None:
     """Touch every page, so that the process holds them and its death takes its time.
 
-    Beside the start and at the lowest priority, as a driver's transfer would: a core that does nothing but fill pages
-    for half a second is no part of what is simulated. ``ctypes`` calls without the interpreter's lock.
+    Beside the start, at the lowest priority and half of the time at most, as a driver's transfer would: a core that
+    does nothing but fill pages for a second is no part of what is simulated. ``ctypes`` calls without the
+    interpreter's lock.
     """
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
+    pause = threading.Event()
     for start in range(0, memory.nbytes, _CHUNK):
+        began = time.monotonic()
         ctypes.memset(memory.ctypes.data + start, 1, min(_CHUNK, memory.nbytes - start))
+        pause.wait(time.monotonic() - began)
 
 
 class SimulatedModel:
