@@ -181,21 +181,21 @@ class _Walk:
             if not each.over:
                 each.give_up(self.stage.clock(), why)
 
-    def _start_by(self) -> float:
+    def _start_by(self, at_once: bool) -> float:
         """When the next attempt must have begun: by the end of the budget, so that nothing waits in a queue for longer.
 
-        But a request that was sent in time and whose target let it down, or that the gateway itself has come to only
-        now because the machine stood still, goes on for as long again, where late answers are taken at all: a core that
-        is busy at the wrong moment would else turn a late answer into none.
+        It goes on for as long again, where late answers are taken at all, when it is no queue that holds the request up:
+        its target was free and so should have begun ``at_once``, another target has let it down, or the gateway itself
+        has come to it only now. A machine that stands still for a moment would else turn a late answer into none.
         """
-        if not self.late and all(each.probe for each in self.tries):
+        if not self.late and not at_once and all(each.probe for each in self.tries):
             return self.budget.deadline
         return min(self.budget.last, self.budget.deadline + GRACE * self.budget.total)
 
     def _remaining(self, now: float) -> float:
         """Seconds that the next attempt may be planned with."""
         left = self.budget.remaining(now)
-        return left if left > 0 else self._start_by() - now
+        return left if left > 0 else self._start_by(at_once=False) - now
 
     def _time_for(self, target: Target, following: Target | None, remaining: float, now: float) -> float:
         """Seconds of this attempt. The soonest target of a hopeless request gets all: another would only be later."""
@@ -224,8 +224,8 @@ class _Walk:
         self.outcome.attempts.append(record)
         known = target.estimates.summary(self.nbytes)
         expected, p95, p99 = known or (0.0, 0.0, 0.0)
-        promised = target.wait(request.priority, now) + p95
-        start_by = self._start_by()
+        wait = target.wait(request.priority, now)
+        start_by = self._start_by(at_once=not wait and self.ranking.feasible)
         try:
             link = worker.require_link()
             attempt = Attempt(
@@ -236,7 +236,7 @@ class _Walk:
                 request.priority,
                 self.nbytes,
                 expected,
-                promised,
+                wait + p95,
                 start_by,
                 probe,
                 self.stage.clock,
@@ -378,7 +378,7 @@ class _Walk:
         target = stand_in([*ranked, *skipped])
         if target is None:
             raise death
-        asked = Asked(self.inputs, self.wanted, self._start_by(), self.budget.last, self.request.priority)
+        asked = Asked(self.inputs, self.wanted, self._start_by(at_once=True), self.budget.last, self.request.priority)
         return await second.run(target, version, self.request, asked, self.outcome)
 
     def _died(self, attempt: Attempt, failed: EdgewayError) -> None:
