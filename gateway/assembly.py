@@ -19,6 +19,7 @@ from pathlib import Path
 
 from gateway import systemd
 from gateway.admission.slots import InFlight, class_limits
+from gateway.admission.streams import Streams
 from gateway.config import DeviceConfig
 from gateway.device.heat import DeviceHeat, readers_by_worker
 from gateway.device.memory import MemoryReader, MemoryWatch
@@ -217,6 +218,7 @@ def build_pipeline(
             limits.max_in_flight_mb * _MB,
             class_limits(limits.max_in_flight, classes.high, classes.normal, classes.low),
         ),
+        Streams(),
         PreferredInTime(margin),
         Attempts(
             time.monotonic,

@@ -167,6 +167,10 @@ class GatewayOperations:
                     queue_depth=worker.queued,
                     device=worker.device,
                     runtime=worker.runtime,
+                    sheds=worker.sheds,
+                    forecast=worker.heat.forecast,
+                    distrusted=worker.heat.distrusted,
+                    throttled=bool(worker.heat.throttled),
                 )
                 if worker.heat.temperature_c is not None:
                     status.temperature_c = worker.heat.temperature_c

@@ -10,7 +10,8 @@ from typing import Protocol
 from gateway.admission.budget import Budget, budget_of
 from gateway.admission.signature import check
 from gateway.admission.slots import InFlight, Place
-from gateway.errors import Code, EdgewayError, Poison, Shed, TooLate, Unavailable
+from gateway.admission.streams import Streams
+from gateway.errors import Code, EdgewayError, Poison, TooLate, Unavailable
 from gateway.request import Answer, InputTensor, Outcome, Request
 from gateway.routing.policy import Candidate, PreferredInTime, Ranking
 from gateway.routing.table import Table
@@ -45,6 +46,7 @@ class Pipeline:
 
     table: Table
     in_flight: InFlight
+    streams: Streams
     policy: PreferredInTime
     dispatch: Dispatch
     quarantine: Quarantine
@@ -64,6 +66,8 @@ class Pipeline:
             budget = budget_of(request, route.budget, self.default_budget, route.reject_infeasible)
             outcome.deadline, outcome.budget = budget.deadline, budget.total
             place = self.in_flight.enter(request.nbytes, request.priority, evictor(outcome))
+            if request.stream_key is not None:
+                self.streams.join(request.model, request.stream_key, place)
             version = route.choose(request)
             version.enter()
             outcome.version = version.label
@@ -78,8 +82,8 @@ class Pipeline:
         except EdgewayError as error:
             return self._refusal(outcome, error)
         except asyncio.CancelledError:
-            if place is not None and place.evicted:
-                return self._refusal(outcome, Shed("all places are taken, and a request of a higher class came"))
+            if place is not None and place.ended is not None:
+                return self._refusal(outcome, place.ended)
             outcome.code, outcome.message, outcome.finished = Code.CANCELLED, "the caller went away", self.clock()
             self.record(outcome)
             raise
@@ -88,6 +92,8 @@ class Pipeline:
                 version.leave()
             if place is not None:
                 self.in_flight.leave(place)
+                if request.stream_key is not None:
+                    self.streams.leave(request.model, request.stream_key, place)
 
     def _refuse_poison(self, version: Version, request: Request) -> None:
         """Raises Poison: this very request has killed two workers before."""

@@ -174,7 +174,7 @@ class Target:
         self.waits.add(wait, now)
         self.measured_at = now
         if self.limit is not None:
-            self.limit.sample(run + wait, self.in_flight, now)
+            self.limit.sample(run + wait, self.in_flight + 1, now)  # the run that has ended included
 
     def __repr__(self) -> str:
         state = "unloaded" if not self.handle else (self.worker.state if self.worker else "missing")

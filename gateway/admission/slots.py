@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.errors import Shed
+from gateway.errors import EdgewayError, Shed
 
 CLASSES = ("high", "normal", "low")
 PRIORITIES_PER_CLASS = 3
@@ -37,7 +37,8 @@ class Place:
     priority: int
     nbytes: int
     evict: Callable[[], bool]
-    evicted: bool = False
+    ended: EdgewayError | None = None
+    """Why the request was ended by us before a worker began it."""
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ class InFlight:
         for lower in range(len(CLASSES) - 1, which, -1):
             for place in reversed(self._places[lower]):
                 if place.evict():
-                    place.evicted = True
+                    place.ended = Shed("all places are taken, and a request of a higher class came")
                     self._free(place)
                     return True
         return False

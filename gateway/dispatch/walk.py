@@ -184,9 +184,10 @@ class _Walk:
     def _start_by(self, at_once: bool) -> float:
         """When the next attempt must have begun: by the end of the budget, so that nothing waits in a queue for longer.
 
-        It goes on for as long again, where late answers are taken at all, when it is no queue that holds the request up:
-        its target was free and so should have begun ``at_once``, another target has let it down, or the gateway itself
-        has come to it only now. A machine that stands still for a moment would else turn a late answer into none.
+        It goes on for as long again, where late answers are taken at all, when it is no queue that holds the request
+        up: its target was free and so should have begun ``at_once``, another target has let it down, or the gateway
+        itself has come to it only now. A machine that stands still for a moment would else turn a late answer into
+        none.
         """
         if not self.late and not at_once and all(each.probe for each in self.tries):
             return self.budget.deadline

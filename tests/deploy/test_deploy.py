@@ -126,6 +126,7 @@ def test_what_the_dockerfile_copies_is_enough_for_a_whole_wheel(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     needed = {"edgeway/v1/control_pb2.py", "edgeway/client/py.typed", "workers/backends/cpu.py", "gateway/pipeline.py"}
     needed |= {"gateway/demo/digits/camera.py", "gateway/demo/digits/models/digits-1.0.onnx"}
+    needed |= {"gateway/demo/scenarios/failover.yaml", "workers/zygote.py"}
     assert needed <= names
     assert not any(name.startswith(("tests/", "benchmarks/", "protos/")) for name in names)
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.admission.slots import CLASSES, InFlight, Place, class_limits, class_of
-from gateway.errors import Shed
+from gateway.admission.streams import Streams
+from gateway.errors import Shed, Superseded
 
 
 def places(requests: int = 2, nbytes: int = 100, low: int = 100) -> InFlight:
@@ -70,7 +71,7 @@ def test_a_higher_class_takes_the_place_of_the_youngest_waiting_request_of_the_l
     within.enter(1, 5, evictor("normal"))
     within.enter(1, 1, stays)
     assert gone == ["younger"]
-    assert youngest.evicted
+    assert isinstance(youngest.ended, Shed)
     within.leave(youngest)  # it has none any more
     assert within.requests == 4
     within.enter(1, 4, stays)
@@ -94,10 +95,50 @@ def test_counts_always_add_up_and_no_limit_is_ever_passed(requests, low, steps):
             within.leave(inside.pop(0))
         with contextlib.suppress(Shed):
             inside.append(within.enter(nbytes, priority, goes if waits else stays))
-        inside = [place for place in inside if not place.evicted]
+        inside = [place for place in inside if place.ended is None]
         assert within.requests == len(inside) == sum(within.counts) <= requests
         assert within.bytes == sum(place.nbytes for place in inside)
         assert within.bytes <= 100 or len(inside) == 1
         for which in range(len(CLASSES)):
             count = sum(class_of(place.priority) == which for place in inside)
             assert count == within.counts[which] <= within.limits[which]
+
+
+def frame(waits: bool = True) -> Place:
+    return Place(5, 1, goes if waits else stays)
+
+
+def test_a_newer_frame_of_a_stream_ends_the_one_that_waits_and_no_other():
+    streams = Streams()
+    first, second, other, of_another_model = frame(), frame(), frame(), frame()
+    streams.join("m", "front", first)
+    streams.join("m", "rear", other)
+    streams.join("n", "front", of_another_model)
+    streams.join("m", "front", second)
+    assert isinstance(first.ended, Superseded)
+    assert [place.ended for place in (second, other, of_another_model)] == [None] * 3
+
+
+def test_a_frame_that_a_worker_has_begun_is_left_to_it():
+    streams = Streams()
+    begun = frame(waits=False)
+    streams.join("m", "front", begun)
+    streams.join("m", "front", frame())
+    assert begun.ended is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans(), st.booleans()), max_size=30))
+def test_of_each_stream_at_most_one_frame_waits_and_nothing_is_left_behind(steps):
+    streams = Streams()
+    inside: list[tuple[str, Place]] = []
+    for key, waits, leaves in steps:
+        if leaves and inside:
+            gone, place = inside.pop(0)
+            streams.leave("m", gone, place)
+        inside.append((key, frame(waits)))
+        streams.join("m", *inside[-1])
+        for each in "ab":
+            assert sum(k == each and p.evict is goes and p.ended is None for k, p in inside) <= 1
+    for key, place in inside:
+        streams.leave("m", key, place)
+    assert len(streams) == 0

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from benchmarks.harness import manifest, poisonable, put, scaled, wait_for
-from edgeway.client import Client
+from edgeway.client import Client, InferenceError
 
 pytestmark = pytest.mark.system
 
@@ -129,6 +129,27 @@ def test_a_higher_class_takes_the_place_of_a_waiting_lower_one(folder, gateway_i
         high = callers.submit(stock, gateway, x, 1)
         assert waiting.result() == "RESOURCE_EXHAUSTED"
         assert (running.result(), high.result()) == ("OK", "OK")
+
+
+def test_a_newer_frame_of_a_stream_takes_the_place_of_the_one_that_waits(folder, gateway_in):
+    gateway = gateway_in(config({"serviceMs": 1000}))
+    deploy(gateway, folder, "[sim]", "budgetMs: 15000")
+
+    def frame() -> str:
+        with Client(gateway.unix, deadline_ms=15_000) as client:
+            try:
+                return ask(client, stream_key="front").served_by
+            except InferenceError as ended:
+                return f"{ended.code.name}: {ended}"
+
+    with ThreadPoolExecutor(3) as callers:
+        running = callers.submit(frame)
+        wait_for(lambda: gateway.worker("sim")["inFlight"] == 1, 5, "the first frame's run")
+        waiting = callers.submit(frame)
+        wait_for(lambda: gateway.worker("sim")["inFlight"] == 2, 5, "the second in the queue")
+        newest = callers.submit(frame)
+        assert waiting.result().startswith("ABORTED: superseded")
+        assert (running.result(), newest.result()) == ("sim", "sim")
 
 
 def zone(root: Path, celsius: float) -> None:

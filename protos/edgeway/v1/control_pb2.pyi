@@ -139,7 +139,7 @@ class GetTargetsResponse(_message.Message):
     def __init__(self, targets: _Optional[_Iterable[_Union[TargetStatus, _Mapping]]] = ...) -> None: ...
 
 class AcceleratorStatus(_message.Message):
-    __slots__ = ("worker", "backend", "kind", "pid", "state", "reason", "since", "band", "temperature_c", "restarts", "in_flight", "queue_depth", "device", "runtime")
+    __slots__ = ("worker", "backend", "kind", "pid", "state", "reason", "since", "band", "temperature_c", "restarts", "in_flight", "queue_depth", "device", "runtime", "sheds", "forecast", "distrusted", "throttled")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +154,10 @@ class AcceleratorStatus(_message.Message):
     QUEUE_DEPTH_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    SHEDS_FIELD_NUMBER: _ClassVar[int]
+    FORECAST_FIELD_NUMBER: _ClassVar[int]
+    DISTRUSTED_FIELD_NUMBER: _ClassVar[int]
+    THROTTLED_FIELD_NUMBER: _ClassVar[int]
     worker: str
     backend: str
     kind: str
@@ -168,7 +172,11 @@ class AcceleratorStatus(_message.Message):
     queue_depth: int
     device: str
     runtime: str
-    def __init__(self, worker: _Optional[str] = ..., backend: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since: _Optional[float] = ..., band: _Optional[str] = ..., temperature_c: _Optional[float] = ..., restarts: _Optional[int] = ..., in_flight: _Optional[int] = ..., queue_depth: _Optional[int] = ..., device: _Optional[str] = ..., runtime: _Optional[str] = ...) -> None: ...
+    sheds: str
+    forecast: str
+    distrusted: str
+    throttled: bool
+    def __init__(self, worker: _Optional[str] = ..., backend: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since: _Optional[float] = ..., band: _Optional[str] = ..., temperature_c: _Optional[float] = ..., restarts: _Optional[int] = ..., in_flight: _Optional[int] = ..., queue_depth: _Optional[int] = ..., device: _Optional[str] = ..., runtime: _Optional[str] = ..., sheds: _Optional[str] = ..., forecast: _Optional[str] = ..., distrusted: _Optional[str] = ..., throttled: bool = ...) -> None: ...
 
 class GetAcceleratorsResponse(_message.Message):
     __slots__ = ("accelerators",)
