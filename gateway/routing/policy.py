@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 RESERVED_SHARE = 0.1
-"""Of the whole budget: kept for the next attempt beyond its p95. A p95 of 0.2 ms says nothing of a core that is busy
-for a few milliseconds just when the next target should begin."""
+"""Of the whole budget: kept for the next attempt beyond its p95 ..."""
+LEAST_RESERVED = 0.004
+MOST_RESERVED_SHARE = 0.2
+"""... but 4 ms, as far as that is no more than a fifth. A p95 of 2 ms says nothing of a core that is busy for some
+milliseconds just when the next target should begin: on two busy cores, that is the usual measure of such a delay."""
 
 
 class Candidate(NamedTuple):
@@ -123,11 +126,16 @@ def attempt_time(
     """
     if own is None or following_run is None:
         return remaining / 2
-    limit = remaining - RESERVED_SHARE * total - (following_wait + following_run + margin)
+    limit = remaining - slack(total) - (following_wait + following_run + margin)
     if limit >= own:
         return limit
     patience = max(remaining / 2, 1.5 * own if own <= remaining - margin else 0.0)
     return min(max(limit, patience), remaining)
+
+
+def slack(total: float) -> float:
+    """Seconds of a budget of ``total`` seconds that are kept for the delays of a loaded machine."""
+    return max(RESERVED_SHARE * total, min(LEAST_RESERVED, MOST_RESERVED_SHARE * total))
 
 
 def may_hedge(hedged: int, walking: int, share: float, floor: int) -> bool:

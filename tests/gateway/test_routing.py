@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.admission.budget import LATEST, LONGEST, budget_of
 from gateway.errors import NotFound, TooLate, Unavailable
 from gateway.request import Request, Signature
-from gateway.routing.policy import Candidate, PreferredInTime, Ranking, attempt_time, may_hedge
+from gateway.routing.policy import Candidate, PreferredInTime, Ranking, attempt_time, may_hedge, slack
 from gateway.routing.split import Split, shares_of
 from gateway.routing.table import Route
 from gateway.target import Version
@@ -125,10 +125,14 @@ def test_an_attempt_leaves_the_next_target_its_time_unless_it_needs_it_itself(re
     total = remaining * more
     limit = attempt_time(remaining, total, own, wait, run, 0.001)
     assert 0 < limit <= remaining
-    if remaining - 0.1 * total - (run + wait + 0.001) >= own:
-        assert remaining - limit >= run + wait + 0.001 + 0.099 * total
+    if remaining - slack(total) - (run + wait + 0.001) >= own:
+        assert remaining - limit >= run + wait + 0.001 + 0.99 * slack(total)
     else:
         assert limit >= remaining / 2
+
+
+def test_the_slack_is_a_tenth_of_the_budget_but_some_milliseconds_of_a_short_one():
+    assert [slack(total) for total in (1.0, 0.05, 0.02, 0.005)] == pytest.approx([0.1, 0.005, 0.004, 0.001])
 
 
 def test_an_unknown_target_gets_half_of_the_time():
