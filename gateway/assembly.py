@@ -24,6 +24,7 @@ from gateway.config import DeviceConfig
 from gateway.device.heat import DeviceHeat, readers_by_worker
 from gateway.device.memory import MemoryReader, MemoryWatch
 from gateway.device.relief import MemoryRelief
+from gateway.dispatch.pacing import Pacing
 from gateway.dispatch.quarantine import Quarantine
 from gateway.dispatch.second import SecondTry
 from gateway.dispatch.walk import Attempts
@@ -222,11 +223,8 @@ def build_pipeline(
         PreferredInTime(margin),
         Attempts(
             time.monotonic,
-            margin,
-            failover.retry_percent / 100,
-            failover.retry_floor,
+            Pacing(margin, failover.retry_percent / 100, failover.retry_floor, journal),
             SecondTry(workers.disposables, quarantine.add, emit, time.monotonic),
-            journal,
         ),
         quarantine,
         recorder.record,

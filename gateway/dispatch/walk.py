@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from edgeway import frames
 from edgeway.tensors import BY_NAME
 from gateway.admission.budget import Budget
 from gateway.dispatch.attempt import Attempt, room_for
+from gateway.dispatch.pacing import Pacing
 from gateway.dispatch.pool import Worker
 from gateway.dispatch.second import Asked, SecondTry, stand_in
 from gateway.dispatch.vitals import is_dying
 from gateway.errors import AttemptFailed, EdgewayError, TargetSlow, TooLate, WorkerLost
 from gateway.request import Answer, AttemptRecord, Outcome, Request
-from gateway.routing.policy import Ranking, attempt_time, may_hedge
+from gateway.routing.policy import Ranking
 from gateway.target import STALE_AFTER, Target, Version
 
 HANG_FACTOR = 5.0
@@ -30,41 +30,16 @@ _INSTANT = 0.001
 """Seconds: more than passes between the record of an attempt and the frame that is sent for it."""
 
 
-class Journal(Protocol):
-    """Takes each decision with all that it was made of."""
-
-    def timed(
-        self,
-        remaining: float,
-        total: float,
-        own: float | None,
-        wait: float,
-        run: float | None,
-        margin: float,
-        limit: float,
-    ) -> None: ...
-
-    def hedged(self, hedged: int, walking: int, share: float, floor: int, allowed: bool) -> None: ...
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Attempts:
     """The dispatch stage. The next attempt begins when one has failed, or beside it when its time is up: the first
     answer wins, the losers are cancelled.
     """
 
     clock: Callable[[], float]
-    margin: float
-    retry_share: float
-    """Of the requests in flight: those that may be started twice while their first target is believed healthy."""
-    retry_floor: int
+    pacing: Pacing
     second: SecondTry
     """For a request that was running in a worker when it died."""
-    journal: Journal | None = None
-    walking: int = 0
-    """Requests in this stage."""
-    hedged: int = 0
-    """Of them: those with an attempt started beside one on a target that was believed healthy."""
 
     async def walk(
         self, ranking: Ranking, version: Version, request: Request, budget: Budget, outcome: Outcome
@@ -76,30 +51,16 @@ class Attempts:
                 the request has killed two workers.
         """
         walk = _Walk(self, ranking, version, request, budget, outcome)
-        self.walking += 1
+        self.pacing.walking += 1
         try:
             return await walk.run()
         except asyncio.CancelledError:
             walk.give_up("cancelled")
             raise
         finally:
-            self.walking -= 1
-            self.hedged -= walk.hedged
+            self.pacing.walking -= 1
+            self.pacing.hedged -= walk.hedged
             walk.give_up("another target answered first")
-
-    def may_hedge(self) -> bool:
-        """Whether one more request may be doubled now."""
-        allowed = may_hedge(self.hedged, self.walking, self.retry_share, self.retry_floor)
-        if self.journal is not None:
-            self.journal.hedged(self.hedged, self.walking, self.retry_share, self.retry_floor, allowed)
-        return allowed
-
-    def attempt_time(self, remaining: float, total: float, own: float | None, wait: float, run: float | None) -> float:
-        """Seconds that an attempt gets, see ``routing.policy``."""
-        limit = attempt_time(remaining, total, own, wait, run, self.margin)
-        if self.journal is not None:
-            self.journal.timed(remaining, total, own, wait, run, self.margin, limit)
-        return limit
 
 
 class _Walk:
@@ -209,7 +170,7 @@ class _Walk:
         run = following.estimates.quantile(self.nbytes, 0.95)
         if run is not None and now - following.measured_at > STALE_AFTER:
             run *= COLD
-        return self.stage.attempt_time(
+        return self.stage.pacing.attempt_time(
             remaining, self.budget.total, own, following.wait(self.request.priority, now), run
         )
 
@@ -321,16 +282,13 @@ class _Walk:
         """
         name, reason = newest.target.name, newest.record.reason
         if not newest.pending.begun:
-            # It would only begin when the next target is at it already.
-            newest.give_up(self.stage.clock(), "it was not begun in the time that it had")
+            newest.link.expire(newest.pending)  # it would only begin when the next target is at it already
         elif newest.trusted and not self.hedged:
-            if not self.stage.may_hedge():  # enough others are doubled: this one waits for what it began
+            self.hedged = self.stage.pacing.hedge()
+            if not self.hedged:  # enough others are doubled: this one waits for what it began
                 answer = await self._late()
                 if answer is not None:
                     return answer
-            else:
-                self.hedged = True
-                self.stage.hedged += 1
         slow = TargetSlow(f"{name}: it did not answer in the time that it had")
         slow.reason = reason or slow.reason
         raise slow
