@@ -24,6 +24,8 @@ HANG_FACTOR = 5.0
 COLD = 1.5
 """Times its p95 that a target may need which has not run for a second: caches are cold and cores asleep (a model of
 2.4 ms took 3.4 to 4.1 ms)."""
+HARDLY = 0.25
+"""Of the budget: a predicted wait up to this is no queue."""
 GRACE = 1.0
 """Of the budget: see ``_start_by``."""
 _INSTANT = 0.001
@@ -145,22 +147,22 @@ class _Walk:
             if not each.over:
                 each.give_up(self.stage.clock(), why)
 
-    def _start_by(self, at_once: bool) -> float:
+    def _start_by(self, wait: float) -> float:
         """When the next attempt must have begun: by the end of the budget, so that nothing waits in a queue for longer.
 
         It goes on for as long again, where late answers are taken at all, when it is no queue that holds the request
-        up: its target was free and so should have begun ``at_once``, another target has let it down, or the gateway
-        itself has come to it only now. A machine that stands still for a moment would else turn a late answer into
-        none.
+        up: it had hardly any ``wait`` before it, another target has let it down, or the gateway itself has come to it
+        only now. A machine that stands still for a moment would else turn a late answer into none.
         """
-        if not self.late and not at_once and all(each.probe for each in self.tries):
+        queued = not self.ranking.feasible or wait > HARDLY * self.budget.total
+        if queued and not self.late and all(each.probe for each in self.tries):
             return self.budget.deadline
         return min(self.budget.last, self.budget.deadline + GRACE * self.budget.total)
 
     def _remaining(self, now: float) -> float:
         """Seconds that the next attempt may be planned with."""
         left = self.budget.remaining(now)
-        return left if left > 0 else self._start_by(at_once=False) - now
+        return left if left > 0 else self._start_by(wait=self.budget.total) - now
 
     def _time_for(self, target: Target, following: Target | None, remaining: float, now: float) -> float:
         """Seconds of this attempt. The soonest target of a hopeless request gets all: another would only be later."""
@@ -192,7 +194,7 @@ class _Walk:
         known = target.estimates.summary(self.nbytes)
         expected, p95, p99 = known or (0.0, 0.0, 0.0)
         wait = target.wait(request.priority, now)
-        start_by = self._start_by(at_once=not wait and self.ranking.feasible)
+        start_by = self._start_by(wait)
         try:
             link = worker.require_link()
             attempt = Attempt(
@@ -342,7 +344,7 @@ class _Walk:
         target = stand_in([*ranked, *skipped])
         if target is None:
             raise death
-        asked = Asked(self.inputs, self.wanted, self._start_by(at_once=True), self.budget.last, self.request.priority)
+        asked = Asked(self.inputs, self.wanted, self._start_by(wait=0.0), self.budget.last, self.request.priority)
         return await second.run(target, version, self.request, asked, self.outcome)
 
     def _died(self, attempt: Attempt, failed: EdgewayError) -> None:
