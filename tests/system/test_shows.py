@@ -17,6 +17,7 @@ SHORT = {
     "hang": ["--before", "1", "--seconds", "5", "--hang", "3"],
     "refusal": ["--count", "200", "--pairs", "5", "--window", "1.2"],
     "overload": ["--seconds", "6", "--light", "3", "--no-sweep"],
+    "replay": ["--seconds", "8"],
     "heat-ramp": ["--only", "ramp", "--seconds", "16"],
     "heat-sensors": ["--only", "sensors", "--phase", "1.5"],
     "heat-hidden": ["--only", "hidden", "--after", "1"],
@@ -28,12 +29,21 @@ SHORT = {
 }
 
 
+TIMED = {"kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
+"""These judge milliseconds. A shared machine may stand still for 100 ms in the few seconds of a short form, which is no
+fault of what is shown; one that falls short twice in a row has something to say."""
+
+
+def shown(name: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"benchmarks.show.{name.partition('-')[0]}", *SHORT[name]]
+    return subprocess.run(command, capture_output=True, text=True, timeout=55)
+
+
 @pytest.mark.parametrize("name", SHORT)
 def test_the_show_holds_in_its_short_form(name):
-    module = name.partition("-")[0]
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.show.{module}", *SHORT[name]], capture_output=True, text=True, timeout=110
-    )
+    done = shown(name)
+    if done.returncode and name in TIMED:
+        done = shown(name)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

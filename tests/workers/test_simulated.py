@@ -439,7 +439,7 @@ def test_a_hang_hears_no_cancel_and_holds_up_no_other_thread():
     assert told < 0.5
 
 
-def test_the_worker_reports_what_its_device_says_and_no_band():
+def test_the_worker_reports_what_its_device_says():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     heat = {"points": [[0, 81.5]]}
     settings = {"name": "tpu", "options": {"heat": heat, "queue": [{"backlogMs": 40}], "faults": [{"vanish": True}]}}
@@ -458,4 +458,3 @@ def test_the_worker_reports_what_its_device_says_and_no_band():
     report = message.report
     assert (report.temperature_c, report.throttled, report.backlog_seconds) == (81.5, True, 0.04)
     assert "vanished" in report.lost
-    assert report.band == 0

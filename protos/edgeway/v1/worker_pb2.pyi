@@ -108,20 +108,7 @@ class Unloaded(_message.Message):
     def __init__(self, model: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("band", "temperature_c", "queued", "running", "backlog_seconds", "resident_bytes", "lost", "throttled")
-    class Band(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        UNKNOWN: _ClassVar[Report.Band]
-        NOMINAL: _ClassVar[Report.Band]
-        WARM: _ClassVar[Report.Band]
-        HOT: _ClassVar[Report.Band]
-        CRITICAL: _ClassVar[Report.Band]
-    UNKNOWN: Report.Band
-    NOMINAL: Report.Band
-    WARM: Report.Band
-    HOT: Report.Band
-    CRITICAL: Report.Band
-    BAND_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("temperature_c", "queued", "running", "backlog_seconds", "resident_bytes", "lost", "throttled")
     TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
@@ -129,7 +116,6 @@ class Report(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
     THROTTLED_FIELD_NUMBER: _ClassVar[int]
-    band: Report.Band
     temperature_c: float
     queued: int
     running: int
@@ -137,7 +123,7 @@ class Report(_message.Message):
     resident_bytes: int
     lost: str
     throttled: bool
-    def __init__(self, band: _Optional[_Union[Report.Band, str]] = ..., temperature_c: _Optional[float] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., backlog_seconds: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., lost: _Optional[str] = ..., throttled: bool = ...) -> None: ...
+    def __init__(self, temperature_c: _Optional[float] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., backlog_seconds: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., lost: _Optional[str] = ..., throttled: bool = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("sequence",)
