@@ -66,8 +66,6 @@ class Pipeline:
             budget = budget_of(request, route.budget, self.default_budget, route.reject_infeasible)
             outcome.deadline, outcome.budget = budget.deadline, budget.total
             place = self.in_flight.enter(request.nbytes, request.priority, evictor(outcome))
-            if request.stream_key is not None:
-                self.streams.join(request.model, request.stream_key, place)
             version = route.choose(request)
             version.enter()
             outcome.version = version.label
@@ -78,6 +76,8 @@ class Pipeline:
                 ranking, version, route.reject_infeasible, self.policy.margin + self.clock() - request.received
             )
             outcome.skipped = ranking.skipped
+            if request.stream_key is not None:  # only now: a frame that is refused must not end one that waits
+                self.streams.join(request.model, request.stream_key, place)
             return await self.dispatch.walk(ranking, version, request, budget, outcome)
         except EdgewayError as error:
             return self._refusal(outcome, error)

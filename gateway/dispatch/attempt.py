@@ -68,7 +68,8 @@ class Attempt:
             if target.breaker.answered(now, self.probe):
                 worker.tell("target-returned", "it has answered again", target.order)
         elif reply.status == frames.DEVICE_FAULT or (reply.status == frames.RUNTIME_ERROR and self.probe):
-            target.breaker.fault(now, "lost" if reply.status == frames.DEVICE_FAULT else "failed")
+            if target.breaker.fault(now, "lost" if reply.status == frames.DEVICE_FAULT else "failed"):
+                worker.tell("target-ejected", reply.message, target.order)
         else:
             if reply.status == frames.CANCELLED and reply.started:
                 target.estimates.of(self.nbytes).add_at_least(felt, now)

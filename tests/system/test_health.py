@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from benchmarks.harness import manifest, poisonable, put, scaled, wait_for
-from edgeway.client import Client, InferenceError
+from edgeway.client import BadRequest, Client, InferenceError
 
 pytestmark = pytest.mark.system
 
@@ -132,7 +132,7 @@ def test_a_higher_class_takes_the_place_of_a_waiting_lower_one(folder, gateway_i
 
 
 def test_a_newer_frame_of_a_stream_takes_the_place_of_the_one_that_waits(folder, gateway_in):
-    gateway = gateway_in(config({"serviceMs": 1000}))
+    gateway = gateway_in(config({"serviceMs": 2000}))
     deploy(gateway, folder, "[sim]", "budgetMs: 15000")
 
     def frame() -> str:
@@ -147,6 +147,10 @@ def test_a_newer_frame_of_a_stream_takes_the_place_of_the_one_that_waits(folder,
         wait_for(lambda: gateway.worker("sim")["inFlight"] == 1, 5, "the first frame's run")
         waiting = callers.submit(frame)
         wait_for(lambda: gateway.worker("sim")["inFlight"] == 2, 5, "the second in the queue")
+        with pytest.raises(BadRequest), Client(gateway.unix) as client:
+            client.infer("m", {"x": np.ones(1, np.float64)}, stream_key="front")  # refused, so it supersedes nobody
+        assert gateway.worker("sim")["inFlight"] == 2
+        assert not waiting.done()
         newest = callers.submit(frame)
         assert waiting.result().startswith("ABORTED: superseded")
         assert (running.result(), newest.result()) == ("sim", "sim")
