@@ -133,8 +133,8 @@ class Worker:
             return backlog
         everything = sum(self._ahead)
         mean = everything / self.in_flight
-        before = sum(self._ahead[: priority + 1])
-        before += min(everything - before, mean * self.instances)
+        # min() of rising terms, not a sum of differences: rounding must not let a higher priority wait longer.
+        before = min(everything, sum(self._ahead[: priority + 1]) + mean * self.instances)
         age = self.link.oldest_age(now)
         if age <= mean:
             wait = max(0.0, before / self.instances - age)
