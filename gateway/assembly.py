@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gateway import systemd
 from gateway.admission.slots import InFlight, class_limits
 from gateway.admission.streams import Streams
-from gateway.config import DeviceConfig
+from gateway.config import DeviceConfig, SharedMemoryClients
 from gateway.device.heat import DeviceHeat, readers_by_worker
 from gateway.device.memory import MemoryReader, MemoryWatch
 from gateway.device.relief import MemoryRelief
@@ -29,12 +30,14 @@ from gateway.dispatch.quarantine import Quarantine
 from gateway.dispatch.second import SecondTry
 from gateway.dispatch.walk import Attempts
 from gateway.dispatch.workers import Workers, default_workers
+from gateway.errors import EdgewayError, NotOffered, Refused
 from gateway.front.control import SERVICE as CONTROL_SERVICE
 from gateway.front.control import ControlService
 from gateway.front.health import Health, add_reflection
 from gateway.front.inference import SERVICE as INFERENCE_SERVICE
 from gateway.front.inference import InferenceService
 from gateway.front.listeners import CantListen, Listener, bind
+from gateway.front.regions import RegionOffer
 from gateway.lock import AlreadyRunning, hold
 from gateway.models.catalog import Catalog
 from gateway.models.plans import RepositoryControl, follow_manifests
@@ -46,6 +49,7 @@ from gateway.record.journal import Journal
 from gateway.record.metrics import MetricsServer, MetricsUnavailable
 from gateway.record.recorder import Recorder
 from gateway.record.tracing import build_trace
+from gateway.regions.registry import Regions
 from gateway.routing.policy import PreferredInTime
 from gateway.routing.table import Table
 from gateway.settings import ServeSettings
@@ -124,8 +128,13 @@ async def _serve(settings: ServeSettings) -> None:
     repository = RepositoryControl(settings.model_repository, catalog) if settings.model_repository else None
     health = Health(catalog, life)
 
-    def inference(writable: bool) -> InferenceService:
-        return InferenceService(pipeline, recorder, catalog, life, repository if writable else None, our_version())
+    regions = Regions(config.shared_memory.max_mb * _MB)
+
+    def inference(writable: bool, listener: Listener) -> InferenceService:
+        offer = offer_regions(regions, settings.client_shared_memory, listener)
+        return InferenceService(
+            pipeline, recorder, catalog, life, repository if writable else None, our_version(), offer
+        )
 
     listeners: list[Listener] = []
     metrics: MetricsServer | None = None
@@ -135,13 +144,15 @@ async def _serve(settings: ServeSettings) -> None:
             listener = bind(address, max_bytes + _MB, 0o660, config.tls, settings.insecure)
             listeners.append(listener)
             explicit = settings.model_control == "explicit"
-            listener.server.add_generic_rpc_handlers((inference(explicit).handlers(),))
+            listener.server.add_generic_rpc_handlers((inference(explicit, listener).handlers(),))
             health.add_to(listener.server)
             if settings.reflection:
                 add_reflection(listener.server, (INFERENCE_SERVICE,))
         control = bind(settings.control, max_bytes + _MB, 0o600, config.tls, settings.insecure)
         listeners.append(control)
-        control.server.add_generic_rpc_handlers((inference(True).handlers(), ControlService(operations).handlers()))
+        control.server.add_generic_rpc_handlers(
+            (inference(True, control).handlers(), ControlService(operations).handlers())
+        )
         health.add_to(control.server)
         add_reflection(control.server, (INFERENCE_SERVICE, CONTROL_SERVICE))
         if settings.metrics:
@@ -176,6 +187,7 @@ async def _serve(settings: ServeSettings) -> None:
         memory.stop()
         await catalog.close()
         await workers.stop()
+        regions.close()
         for listener in listeners:
             await listener.stop(0)
         if metrics is not None:
@@ -187,6 +199,16 @@ async def _serve(settings: ServeSettings) -> None:
             await asyncio.to_thread(trace.close)
         for fd in locks:
             os.close(fd)
+
+
+def offer_regions(regions: Regions, clients: SharedMemoryClients, listener: Listener) -> RegionOffer:
+    """What the callers of a listener may do with shared memory."""
+    refuse: Callable[[], EdgewayError] | None = None
+    if clients == "off":
+        refuse = partial(NotOffered, "shared memory of clients is off: see sharedMemory.clients of the device config")
+    elif clients == "unix" and listener.socket is None:
+        refuse = partial(Refused, "shared memory is for callers on a Unix socket of this gateway")
+    return RegionOffer(regions, listener.group, refuse)
 
 
 def open_journal(config: DeviceConfig) -> Journal | None:

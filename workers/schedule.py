@@ -34,6 +34,7 @@ class Run:
         "model",
         "outputs",
         "received",
+        "regions",
         "running",
         "slot",
         "started",
@@ -45,6 +46,8 @@ class Run:
         self.model = model
         self.slot = slot
         self.received = received
+        self.regions: Any = None
+        """What it has to do with regions, see ``workers.regions``; None: nothing."""
         self.started = 0.0
         """Monotonic seconds at which the backend got it; 0: it never did."""
         self.finished = 0.0

@@ -28,6 +28,7 @@ from workers.backend import (
 from workers.loaded import LoadedModel
 from workers.loading import LoadError, load
 from workers.process import resident_bytes
+from workers.regions import Regions
 from workers.schedule import LONG, Run, Schedule
 from workers.slots import Slots, read_tensor, room_needed, write_tensors
 
@@ -54,6 +55,7 @@ class Service:
         self._settings = settings
         self._sending = threading.Lock()
         self._slots = Slots()
+        self._regions = Regions()
         self._schedule = Schedule(settings.starvation_seconds)
         self._models: Dict[int, LoadedModel] = {}
         self._runs: Dict[int, Run] = {}
@@ -113,6 +115,8 @@ class Service:
             self._slots.drop(frames.unpack_drop_slot(frame))
         elif kind == frames.FETCH:
             self._fetch(*frames.unpack_fetch(frame))
+        elif kind in (frames.REGION, frames.DROP_REGION, frames.PLACES):
+            self._regions.received(kind, frame, fds)
         elif kind == frames.CONTROL:
             self._controlled(frames.unpack_control(frame))
         else:
@@ -141,6 +145,7 @@ class Service:
         slot = self._slots.memory(infer.slot)
         model = self._models.get(infer.model)
         run = Run(infer, model, slot, received)
+        run.regions = self._regions.of(infer.request_id)
         if model is None or not model.enter():
             return self._send(_reply(run, frames.UNKNOWN_MODEL, message=f"no model has the handle {infer.model}"))
         n_inputs, n_outputs = len(model.model.inputs), len(model.model.outputs)
@@ -198,7 +203,8 @@ class Service:
         run.started = started
         run.running = True
         try:
-            inputs = {model.inputs[place.index].name: read_tensor(memory, place) for place in infer.inputs}
+            read = read_tensor if run.regions is None else run.regions.read
+            inputs = {model.inputs[place.index].name: read(memory, place) for place in infer.inputs}
             run.slot.begin()
             outputs: List[Tensor] = model.run(inputs, [model.outputs[index].name for index in run.wanted], run)
         except BackendError as failed:
@@ -211,12 +217,19 @@ class Service:
         self._ended(run)
         if run.cancelled:
             return self._finish(run, frames.CANCELLED, message="cancelled while it ran")
-        needed = room_needed(outputs)
+        needed = room_needed(outputs) if run.regions is None else run.regions.room_needed(run.wanted, outputs)
         if infer.out_offset + needed > len(memory):
             return self._ask_for_room(run, outputs, needed)
-        self._finish(run, frames.OK, write_tensors(memory, infer.out_offset, run.wanted, outputs))
+        self._answer(run, memory, infer.out_offset, outputs)
         run.model.took(run.input_bytes, run.finished - started)  # only now: the answer is on its way
         return None
+
+    def _answer(self, run: Run, memory: memoryview, offset: int, outputs: List[Tensor]) -> None:
+        """Hand the outputs over, in the slot or where else they are wanted."""
+        if run.regions is None or not run.regions.takes_outputs:
+            self._finish(run, frames.OK, write_tensors(memory, offset, run.wanted, outputs))
+        else:
+            self._finish(run, *run.regions.deliver(memory, offset, run.wanted, outputs))
 
     def _ask_for_room(self, run: Run, outputs: List[Tensor], needed: int) -> None:
         """Keep the outputs and say so in one step: the answer to a cancellation must not overtake it."""
@@ -236,10 +249,11 @@ class Service:
         if run is None or run.outputs is None:
             raise FrameError(f"run {request_id} has no outputs to fetch")
         memory = self._slots.memory(slot).tensors
-        if offset + room_needed(run.outputs) > len(memory):
+        needed = room_needed(run.outputs) if run.regions is None else run.regions.room_needed(run.wanted, run.outputs)
+        if offset + needed > len(memory):
             raise FrameError(f"slot {slot} is too small for the outputs of run {request_id}")
         outputs, run.outputs = run.outputs, None
-        self._finish(run, frames.OK, write_tensors(memory, offset, run.wanted, outputs))
+        self._answer(run, memory, offset, outputs)
 
     def _expire(self, request_id: int) -> None:
         """Answer for a run that waits. One that has begun goes on, one that is unknown has been answered."""
@@ -278,6 +292,7 @@ class Service:
         if run.cancelled and self._spares:
             self._schedule.wake()
         self._send(_reply(run, status, outputs, message))
+        run.regions = None  # the thread that ran it keeps the run until its next one
         if run.model.leave():
             self._closed(run.model)
 

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from time import monotonic
 
 from edgeway import frames
-from edgeway.frames import FrameError, Replies, Reply
+from edgeway.frames import FrameError, Replies, Reply, TensorPlace
 from edgeway.v1 import worker_pb2
 from gateway.dispatch.expiry import Expiry
 from gateway.dispatch.memory import Slot, SlotPool
+from gateway.dispatch.regions import LinkRegions
 from gateway.errors import Shed, WorkerLost
 from gateway.plan import Plan
+from gateway.regions.placement import Placement
+from gateway.regions.region import RegionSpan
 from gateway.request import InputTensor
 
 _FRAMES_PER_WAKE = 64
@@ -57,11 +60,17 @@ class Pending:
     """The slot is this run's."""
     ran: bool = False
     """An answer said that the run had begun."""
+    placement: Placement | None = None
+    """Where tensors of it lie in regions."""
 
     @property
     def begun(self) -> bool:
         """Whether the worker has begun the run, as far as it has said; also known of a worker that is dead."""
         return self.ran or (self.held and self.slot.begun)
+
+    def delivers(self, place: TensorPlace) -> bool:
+        """Whether this output lies in a region, where it fits."""
+        return self.placement is not None and self.placement.holds(place.index, place.nbytes)
 
 
 class Link:
@@ -101,6 +110,7 @@ class Link:
         self._view = memoryview(self._buffer)
         self._replies = Replies()
         self._slots = SlotPool(self._announce, self._retire)
+        self._regions = LinkRegions(self._send)
         self._closed = ""
         loop.add_reader(connection.fileno(), self._readable)
         self._trimmer = loop.call_later(_TRIM_SECONDS, self._trim)
@@ -144,6 +154,7 @@ class Link:
         expire_at: float | None,
         priority: int,
         hang_limit: float,
+        placement: Placement | None = None,
     ) -> Pending:
         """Copy the inputs into a slot (the one copy on their way) and ask for the run.
 
@@ -157,6 +168,7 @@ class Link:
             priority: 1 to 9.
             hang_limit: seconds. When the worker has come to an end with nothing for so long, although it has this run,
                 or has not answered this run so long after it was cancelled, it is hung: the link is closed.
+            placement: where tensors of it lie in regions; inputs that do are not copied.
 
         Raises:
             WorkerLost: the link is closed.
@@ -167,12 +179,16 @@ class Link:
         slot.clear_mark()
         view = slot.view
         for (start, end), tensor in zip(plan.spans, inputs, strict=True):
-            view[start:end] = tensor.data
+            if not isinstance(tensor.data, RegionSpan):
+                view[start:end] = tensor.data
         number = self._numbers = self._numbers + 1
+        if placement is not None:
+            self._regions.place(number, placement)
         self._send(
             frames.pack_run(number, model, slot.number, plan.out_offset, start_by, priority, plan.counts, plan.tensors)
         )
         pending = Pending(number, self._loop.create_future(), slot, monotonic(), hang_limit)
+        pending.placement = placement
         self._pending[number] = pending
         if expire_at is not None:
             self._expiry.watch(number, expire_at, len(self._pending))
@@ -232,6 +248,7 @@ class Link:
             for fd in fds:
                 os.close(fd)
         self._outbox.clear()
+        self._regions.close()
         self._slots.close()  # not left to the collector of cycles, of which the link is part
         self._on_closed(reason)
 
@@ -321,7 +338,7 @@ class Link:
         if reply.status == frames.NEEDS_SLOT:
             return self._fetch(pending, reply.needed)
         for place in reply.outputs:
-            if place.offset + place.nbytes > pending.slot.usable:
+            if place.offset + place.nbytes > pending.slot.usable and not pending.delivers(place):
                 raise FrameError(f"output {place.index} ends at {place.offset + place.nbytes} of {pending.slot}")
         del self._pending[reply.request_id]
         return self._end(pending, reply)
@@ -356,6 +373,8 @@ class Link:
 
     def _send(self, frame: bytes, fds: Sequence[int] = ()) -> None:
         if self._closed:
+            for fd in fds:
+                os.close(fd)
             return
         if self._outbox or not self._sent(frame, fds):
             if not self._outbox:

@@ -15,6 +15,7 @@ from gateway.errors import EdgewayError, InvalidRequest, NotOffered, Refused, Un
 from gateway.front.decode import Decoder
 from gateway.front.encode import Encoder
 from gateway.front.ports import Handler, Lifecycle, Models, Recorder, Repository
+from gateway.front.regions import RegionOffer, SystemSharedMemory
 from gateway.front.status import abort, abort_outcome
 from gateway.request import Outcome, TensorSpec
 
@@ -41,8 +42,11 @@ class InferenceService:
         lifecycle: Lifecycle,
         repository: Repository | None,
         version: str,
+        regions: RegionOffer | None = None,
     ) -> None:
-        """``repository``: None where loading and unloading is refused on this listener."""
+        """``repository``: None where loading and unloading is refused on this listener. ``regions``: None where shared
+        memory is not offered at all.
+        """
         self._handler = handler
         self._recorder = recorder
         self._models = models
@@ -50,7 +54,8 @@ class InferenceService:
         self._repository = repository
         self._version = version
         self._encoder = Encoder()
-        self._decoder = Decoder()
+        self._decoder = Decoder(regions)
+        self._regions = regions
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """To be added to a grpc.aio server."""
@@ -68,6 +73,11 @@ class InferenceService:
             "TraceSetting": self.trace_setting,
             "LogSettings": self.log_settings,
         }
+        if self._regions is not None:
+            memory = SystemSharedMemory(self._regions)
+            unary["SystemSharedMemoryStatus"] = memory.status
+            unary["SystemSharedMemoryRegister"] = memory.register
+            unary["SystemSharedMemoryUnregister"] = memory.unregister
         methods = oip.SERVICES[SERVICE]
         table = {name: message_handler(methods[name].request, rpc) for name, rpc in unary.items()}
         table["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self.model_infer)
@@ -87,7 +97,11 @@ class InferenceService:
             outcome = Outcome("", received, code=error.code, message=str(error), finished=time.monotonic())
             self._recorder.record(outcome)
             await abort(context, error)
-        answer = await self._handler.handle(request)
+        try:
+            answer = await self._handler.handle(request)
+        finally:
+            for region in request.regions:
+                region.leave()
         outcome = answer.outcome
         self._recorder.record(outcome)
         if outcome.code:
@@ -105,7 +119,10 @@ class InferenceService:
         return oip.ServerReadyResponse(ready=self._lifecycle.ready and not self._lifecycle.draining)
 
     async def server_metadata(self, request: Any, context: Any) -> Message:
-        return oip.ServerMetadataResponse(name="edgeway", version=self._version, extensions=EXTENSIONS)
+        extensions = EXTENSIONS
+        if self._regions is not None and self._regions.refuse is None:
+            extensions += ("system_shared_memory",)
+        return oip.ServerMetadataResponse(name="edgeway", version=self._version, extensions=extensions)
 
     async def model_ready(self, request: Any, context: Any) -> Message:
         ready = self._models.is_ready(request.name, request.version) and not self._lifecycle.draining

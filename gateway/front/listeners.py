@@ -41,6 +41,13 @@ class Listener:
             self._inode = self._temporary.stat().st_ino
             self._temporary.replace(self.socket)
 
+    def group(self) -> int:
+        """Whose members can connect, beside our own user. A TCP listener is open to those whom the operator trusts."""
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                return self.socket.stat().st_gid
+        return os.getegid()
+
     async def stop(self, grace: float) -> None:
         """Finish calls for ``grace`` seconds, then end. The socket is removed if it is still ours."""
         await self.server.stop(grace)
