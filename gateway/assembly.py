@@ -35,7 +35,7 @@ from gateway.front.control import SERVICE as CONTROL_SERVICE
 from gateway.front.control import ControlService
 from gateway.front.health import Health, add_reflection
 from gateway.front.inference import SERVICE as INFERENCE_SERVICE
-from gateway.front.inference import InferenceService
+from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.lock import AlreadyRunning, hold
@@ -49,6 +49,7 @@ from gateway.record.journal import Journal
 from gateway.record.metrics import MetricsServer, MetricsUnavailable
 from gateway.record.recorder import Recorder
 from gateway.record.tracing import build_trace
+from gateway.regions.door import Door
 from gateway.regions.registry import Regions
 from gateway.routing.policy import PreferredInTime
 from gateway.routing.table import Table
@@ -130,11 +131,14 @@ async def _serve(settings: ServeSettings) -> None:
 
     regions = Regions(config.shared_memory.max_mb * _MB)
 
-    def inference(writable: bool, listener: Listener) -> InferenceService:
-        offer = offer_regions(regions, settings.client_shared_memory, listener)
-        return InferenceService(
+    doors: list[Door] = []
+
+    def add_inference(listener: Listener, writable: bool) -> None:
+        offer = offer_regions(regions, settings.client_shared_memory, listener, doors)
+        service = InferenceService(
             pipeline, recorder, catalog, life, repository if writable else None, our_version(), offer
         )
+        listener.server.add_generic_rpc_handlers((service.handlers(), region_handlers(offer)))
 
     listeners: list[Listener] = []
     metrics: MetricsServer | None = None
@@ -144,15 +148,14 @@ async def _serve(settings: ServeSettings) -> None:
             listener = bind(address, max_bytes + _MB, 0o660, config.tls, settings.insecure)
             listeners.append(listener)
             explicit = settings.model_control == "explicit"
-            listener.server.add_generic_rpc_handlers((inference(explicit, listener).handlers(),))
+            add_inference(listener, explicit)
             health.add_to(listener.server)
             if settings.reflection:
                 add_reflection(listener.server, (INFERENCE_SERVICE,))
         control = bind(settings.control, max_bytes + _MB, 0o600, config.tls, settings.insecure)
         listeners.append(control)
-        control.server.add_generic_rpc_handlers(
-            (inference(True, control).handlers(), ControlService(operations).handlers())
-        )
+        add_inference(control, True)
+        control.server.add_generic_rpc_handlers((ControlService(operations).handlers(),))
         health.add_to(control.server)
         add_reflection(control.server, (INFERENCE_SERVICE, CONTROL_SERVICE))
         if settings.metrics:
@@ -169,6 +172,8 @@ async def _serve(settings: ServeSettings) -> None:
         await _follow(settings, operations, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
+        for door in doors:
+            door.publish()
         for listener in listeners:
             await listener.publish()
         workers.start_spares()
@@ -187,6 +192,8 @@ async def _serve(settings: ServeSettings) -> None:
         memory.stop()
         await catalog.close()
         await workers.stop()
+        for door in doors:
+            door.close()
         regions.close()
         for listener in listeners:
             await listener.stop(0)
@@ -201,14 +208,21 @@ async def _serve(settings: ServeSettings) -> None:
             os.close(fd)
 
 
-def offer_regions(regions: Regions, clients: SharedMemoryClients, listener: Listener) -> RegionOffer:
-    """What the callers of a listener may do with shared memory."""
+def offer_regions(regions: Regions, clients: SharedMemoryClients, listener: Listener, doors: list[Door]) -> RegionOffer:
+    """What the callers of a listener may do with shared memory. Raises CantListen: there is no place for its door."""
     refuse: Callable[[], EdgewayError] | None = None
     if clients == "off":
         refuse = partial(NotOffered, "shared memory of clients is off: see sharedMemory.clients of the device config")
     elif clients == "unix" and listener.socket is None:
         refuse = partial(Refused, "shared memory is for callers on a Unix socket of this gateway")
-    return RegionOffer(regions, listener.group, refuse)
+    if refuse is not None or listener.socket is None:
+        return RegionOffer(regions, listener.group, None, refuse)
+    try:
+        door = Door(listener.socket, listener.mode, regions)
+    except OSError as failed:
+        raise CantListen(f"{listener.address}.regions can't be bound: {failed}") from failed
+    doors.append(door)
+    return RegionOffer(regions, listener.group, door)
 
 
 def open_journal(config: DeviceConfig) -> Journal | None:

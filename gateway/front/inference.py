@@ -11,15 +11,17 @@ from google.protobuf.message import DecodeError, Message
 
 from edgeway.tensors import BY_NAME
 from edgeway.v1 import open_inference_pb2 as oip
+from edgeway.v1 import regions_pb2
 from gateway.errors import EdgewayError, InvalidRequest, NotOffered, Refused, Unavailable
 from gateway.front.decode import Decoder
 from gateway.front.encode import Encoder
 from gateway.front.ports import Handler, Lifecycle, Models, Recorder, Repository
-from gateway.front.regions import RegionOffer, SystemSharedMemory
+from gateway.front.regions import MadeRegions, RegionOffer, SystemSharedMemory
 from gateway.front.status import abort, abort_outcome
 from gateway.request import Outcome, TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
+REGIONS_SERVICE = "edgeway.v1.Regions"
 EXTENSIONS: tuple[str, ...] = (
     "model_repository",
     "model_repository(unload_dependents)",
@@ -214,6 +216,13 @@ class InferenceService:
         if not name:
             raise InvalidRequest("the request names no model")
         return self._repository, name
+
+
+def region_handlers(offer: RegionOffer) -> grpc.GenericRpcHandler:
+    """The service edgeway.v1.Regions, to be added to a grpc.aio server."""
+    methods = regions_pb2.SERVICES[REGIONS_SERVICE]
+    table = {"Create": message_handler(methods["Create"].request, MadeRegions(offer).create)}
+    return grpc.method_handlers_generic_handler(REGIONS_SERVICE, table)
 
 
 def message_handler(kind: Any, rpc: Rpc) -> Any:

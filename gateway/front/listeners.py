@@ -30,14 +30,14 @@ class Listener:
     server: aio.Server
     socket: Path | None = None
     _temporary: Path | None = None
-    _mode: int = 0o660
+    mode: int = 0o660
     _inode: int = field(default=0)
 
     async def publish(self) -> None:
         """Start serving, and put a Unix socket into its public place, at once and whole."""
         await self.server.start()
         if self.socket is not None and self._temporary is not None:
-            self._temporary.chmod(self._mode)
+            self._temporary.chmod(self.mode)
             self._inode = self._temporary.stat().st_ino
             self._temporary.replace(self.socket)
 

@@ -9,7 +9,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from edgeway.v1 import open_inference_pb2 as oip
-from gateway.errors import EdgewayError
+from edgeway.v1 import regions_pb2
+from gateway.errors import EdgewayError, NotOffered
+from gateway.regions.door import Door
 from gateway.regions.registry import Regions
 
 
@@ -20,6 +22,8 @@ class RegionOffer:
     regions: Regions
     group: Callable[[], int]
     """Members of this group, and the gateway's own user, are those who can call."""
+    door: Door | None = None
+    """Where clients get regions that the gateway makes; None: it makes none here."""
     refuse: Callable[[], EdgewayError] | None = None
     """Makes the error that says why these callers may not use it; None: they may."""
 
@@ -52,3 +56,17 @@ class SystemSharedMemory:
     async def unregister(self, request: Any, context: Any) -> Message:
         self._offer.allowed().unregister(request.name)
         return oip.SystemSharedMemoryUnregisterResponse()
+
+
+class MadeRegions:
+    """edgeway.v1.Regions: memory that can't shrink, so that workers may look at it where it lies."""
+
+    def __init__(self, offer: RegionOffer) -> None:
+        self._offer = offer
+
+    async def create(self, request: Any, context: Any) -> Message:
+        self._offer.allowed()
+        if self._offer.door is None:
+            raise NotOffered("regions are made on Unix sockets of this gateway only")
+        region, token = self._offer.door.create(request.byte_size)
+        return regions_pb2.CreateRegionResponse(name=region.name, address=str(self._offer.door.path), token=token)
