@@ -94,9 +94,10 @@ class Request:
     received: float
     """Monotonic seconds at which the handler began."""
     nbytes: int
-    """Size of the message."""
+    """Size of the message, and of its inputs in regions: a worker may have to copy them."""
     form: object | None = None
-    """The same object for all requests that differ in nothing but the values of their tensors; None: not known."""
+    """The same object for all requests that differ in nothing but the values of their tensors, or where these lie in a
+    region; None: not known."""
     deadline: float | None = None
     """gRPC deadline, monotonic seconds; None: the caller set none."""
     timeout: float | None = None

@@ -60,10 +60,7 @@ class _Form:
     parameters: Mapping[str, Any]
     into: Mapping[str, RegionForm]
     """Outputs that are wanted in regions."""
-
-    @property
-    def uses_regions(self) -> bool:
-        return bool(self.into) or any(each.region for each in self.inputs)
+    uses_regions: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,6 +178,7 @@ class Decoder:
         request.into = {
             name: regions.find(each.region).span(each.offset, each.nbytes) for name, each in form.into.items()
         }
+        request.nbytes += sum(span.nbytes for span in spans.values())
         request.regions = [span.region for span in (*spans.values(), *request.into.values())]
         for region in request.regions:
             region.enter()
@@ -190,14 +188,16 @@ class Decoder:
             header = ModelInferRequest.FromString(scanned.header)
         except DecodeError as malformed:
             raise InvalidRequest(f"the message is no ModelInferRequest: {malformed}") from malformed
+        inputs, into = _inputs(header.inputs), _into(header.outputs)
         form = _Form(
             model=header.model_name,
             version=header.model_version,
             id=header.id,
-            inputs=_inputs(header.inputs),
+            inputs=inputs,
             outputs=_outputs(header.outputs),
-            into=_into(header.outputs),
             parameters={key: _plain(value) for key, value in header.parameters.items()},
+            into=into,
+            uses_regions=bool(into) or any(each.region for each in inputs),
         )
         # A header with an id of its own does not come again; a long one is not worth the memory.
         if not form.id and len(scanned.header) <= _KEPT_HEADER:

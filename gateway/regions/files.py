@@ -48,7 +48,7 @@ def open_key(key: str, offset: int, nbytes: int, group: int) -> int:
         raise InvalidRequest(refusal) from failed
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_dev != device or not _may_use(status, group):
+        if not stat.S_ISREG(status.st_mode) or status.st_dev != device or not may_use(status, group):
             raise InvalidRequest(refusal)
         if not nbytes or not within(offset, nbytes, status.st_size):
             raise InvalidRequest(
@@ -60,7 +60,7 @@ def open_key(key: str, offset: int, nbytes: int, group: int) -> int:
     return fd
 
 
-def _may_use(status: os.stat_result, group: int) -> bool:
+def may_use(status: os.stat_result, group: int) -> bool:
     """Whether everybody who can call may read and write the file."""
     mode, both = status.st_mode, stat.S_IROTH | stat.S_IWOTH
     if mode & both == both:
