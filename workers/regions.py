@@ -182,33 +182,35 @@ class RunRegions:
 
 
 class Regions:
-    """All regions that the gateway has told of, and the runs that will use them. The reading thread's."""
+    """All regions that the gateway has told of. The reading thread's."""
 
     def __init__(self) -> None:
         self._regions: Dict[int, Region] = {}
-        self._coming: Dict[int, RunRegions] = {}
 
-    def received(self, kind: int, frame: bytes, fds: List[int]) -> None:
-        """A frame that is about regions; descriptors that are taken leave ``fds``. Raises FrameError."""
-        if kind == frames.REGION:
-            number, size, sealed = frames.unpack_region(frame)
-            if len(fds) != 1:
-                raise FrameError(f"region {number} came with {len(fds)} descriptors")
-            self._regions[number] = Region(number, size, sealed, fds.pop())
-        elif kind == frames.DROP_REGION:
-            self._regions.pop(frames.unpack_drop_region(frame), None)
-        else:
-            places = frames.unpack_places(frame)
-            if len(fds) != bool(places.outputs):
-                raise FrameError(f"places of run {places.request_id} came with {len(fds)} descriptors")
-            token = Token(fds.pop()) if fds else None
-            inputs = {place.index: self._piece(place) for place in places.inputs}
-            outputs = {place.index: self._piece(place) for place in places.outputs}
-            self._coming[places.request_id] = RunRegions(inputs, outputs, token)
+    def add(self, frame: bytes, fds: List[int]) -> None:
+        """REGION; takes the descriptor out of ``fds``. Raises FrameError."""
+        number, size, sealed = frames.unpack_region(frame)
+        if len(fds) != 1:
+            raise FrameError(f"region {number} came with {len(fds)} descriptors")
+        self._regions[number] = Region(number, size, sealed, fds.pop())
 
-    def of(self, request_id: int) -> Optional[RunRegions]:
-        """What was said of a run that has come now; None: it has nothing to do with regions."""
-        return self._coming.pop(request_id, None) if self._coming else None
+    def drop(self, frame: bytes) -> None:
+        """DROP_REGION."""
+        self._regions.pop(frames.unpack_drop_region(frame), None)
+
+    def of_run(self, frame: bytes, fds: List[int]) -> Tuple[RunRegions, bytes]:
+        """PLACES: what the run has to do with regions, and its INFER. Takes the descriptor out of ``fds``.
+
+        Raises:
+            FrameError: malformed, or about regions that are not here.
+        """
+        places, infer = frames.unpack_places(frame)
+        if len(fds) != bool(places.outputs):
+            raise FrameError(f"places of {len(places.outputs)} outputs came with {len(fds)} descriptors")
+        token = Token(fds.pop()) if fds else None
+        inputs = {place.index: self._piece(place) for place in places.inputs}
+        outputs = {place.index: self._piece(place) for place in places.outputs}
+        return RunRegions(inputs, outputs, token), infer
 
     def _piece(self, place: RegionPlace) -> Piece:
         region = self._regions.get(place.region)

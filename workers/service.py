@@ -28,7 +28,7 @@ from workers.backend import (
 from workers.loaded import LoadedModel
 from workers.loading import LoadError, load
 from workers.process import resident_bytes
-from workers.regions import Regions
+from workers.regions import Regions, RunRegions
 from workers.schedule import LONG, Run, Schedule
 from workers.slots import Slots, read_tensor, room_needed, write_tensors
 
@@ -115,8 +115,13 @@ class Service:
             self._slots.drop(frames.unpack_drop_slot(frame))
         elif kind == frames.FETCH:
             self._fetch(*frames.unpack_fetch(frame))
-        elif kind in (frames.REGION, frames.DROP_REGION, frames.PLACES):
-            self._regions.received(kind, frame, fds)
+        elif kind == frames.PLACES:
+            regions, infer = self._regions.of_run(frame, fds)
+            self._infer(frames.unpack_infer(infer), regions)
+        elif kind == frames.REGION:
+            self._regions.add(frame, fds)
+        elif kind == frames.DROP_REGION:
+            self._regions.drop(frame)
         elif kind == frames.CONTROL:
             self._controlled(frames.unpack_control(frame))
         else:
@@ -140,12 +145,12 @@ class Service:
 
     # -- runs --------------------------------------------------------------------------------------------------
 
-    def _infer(self, infer: Infer) -> None:
+    def _infer(self, infer: Infer, regions: Optional[RunRegions] = None) -> None:
         received = time.monotonic()
         slot = self._slots.memory(infer.slot)
         model = self._models.get(infer.model)
         run = Run(infer, model, slot, received)
-        run.regions = self._regions.of(infer.request_id)
+        run.regions = regions
         if model is None or not model.enter():
             return self._send(_reply(run, frames.UNKNOWN_MODEL, message=f"no model has the handle {infer.model}"))
         n_inputs, n_outputs = len(model.model.inputs), len(model.model.outputs)

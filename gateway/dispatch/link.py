@@ -16,7 +16,7 @@ from edgeway.v1 import worker_pb2
 from gateway.dispatch.expiry import Expiry
 from gateway.dispatch.memory import Slot, SlotPool
 from gateway.dispatch.regions import LinkRegions
-from gateway.errors import Shed, WorkerLost
+from gateway.errors import InvalidRequest, Shed, WorkerLost
 from gateway.plan import Plan
 from gateway.regions.placement import Placement
 from gateway.regions.region import RegionSpan
@@ -175,6 +175,8 @@ class Link:
         """
         if self._closed:
             raise WorkerLost(self._closed, began=False)
+        if placement is not None and len(placement.packed) + len(plan.tensors) > frames.MAX_FRAME - 64:
+            raise InvalidRequest(f"{sum(plan.counts)} tensors are too many for one request with shared memory")
         slot = self._slots.take(plan.out_offset + output_bytes)
         slot.clear_mark()
         view = slot.view
@@ -182,11 +184,13 @@ class Link:
             if not isinstance(tensor.data, RegionSpan):
                 view[start:end] = tensor.data
         number = self._numbers = self._numbers + 1
-        if placement is not None:
-            self._regions.place(number, placement)
-        self._send(
-            frames.pack_run(number, model, slot.number, plan.out_offset, start_by, priority, plan.counts, plan.tensors)
+        frame = frames.pack_run(
+            number, model, slot.number, plan.out_offset, start_by, priority, plan.counts, plan.tensors
         )
+        if placement is None:
+            self._send(frame)
+        else:
+            self._regions.infer(frame, placement)
         pending = Pending(number, self._loop.create_future(), slot, monotonic(), hang_limit)
         pending.placement = placement
         self._pending[number] = pending

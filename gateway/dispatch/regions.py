@@ -20,8 +20,8 @@ class LinkRegions:
         self._send = send
         self._told: dict[int, Region] = {}
 
-    def place(self, number: int, placement: Placement) -> None:
-        """Say where the tensors of a run lie, before its INFER."""
+    def infer(self, frame: bytes, placement: Placement) -> None:
+        """Send the INFER of a run, tensors of which lie in regions."""
         for region in placement.regions():
             if region.number not in self._told:
                 self._told[region.number] = region
@@ -29,7 +29,7 @@ class LinkRegions:
                 size = region.offset + region.nbytes
                 self._send(frames.pack_region(region.number, size, region.sealed), (os.dup(region.fd),))
         token = () if placement.token is None else (os.dup(placement.token),)
-        self._send(frames.pack_places(placement.places(number)), token)
+        self._send(placement.packed + frame, token)
 
     def close(self) -> None:
         """The link is gone, and the worker with it."""

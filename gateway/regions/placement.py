@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 
-from edgeway.frames import Places, RegionPlace, Reply
+from edgeway.frames import Places, RegionPlace, Reply, pack_places
 from gateway.regions.region import Region, RegionSpan
 from gateway.request import OutputTensor, Request
 
@@ -19,25 +19,24 @@ class Placement:
     uses for something else by then. It is an eventfd, so that a worker that hangs can't hold that up.
     """
 
-    __slots__ = ("_inputs", "_outputs", "token")
+    __slots__ = ("_inputs", "_outputs", "packed", "token")
 
     def __init__(self, inputs: Sequence[tuple[int, RegionSpan]], outputs: Mapping[int, RegionSpan]) -> None:
         """By position among the model's inputs and outputs."""
         self._inputs = inputs
         self._outputs = outputs
         self.token: int | None = _token() if outputs else None
+        self.packed = pack_places(
+            Places(
+                [_place(index, span) for index, span in inputs],
+                [_place(index, span) for index, span in outputs.items()],
+            )
+        )
+        """As the link's frames say it."""
 
     def regions(self) -> list[Region]:
         """All that are used, some perhaps twice."""
         return [span.region for _, span in self._inputs] + [span.region for span in self._outputs.values()]
-
-    def places(self, number: int) -> Places:
-        """For the worker of the run with this number."""
-        return Places(
-            number,
-            [_place(index, span) for index, span in self._inputs],
-            [_place(index, span) for index, span in self._outputs.items()],
-        )
 
     def holds(self, index: int, nbytes: int) -> bool:
         """Whether an output of this size has its place in a region."""

@@ -34,8 +34,8 @@ REGION = 9
 DROP_REGION = 10
 """To the worker: let go of this memory when the runs that were sent before have ended."""
 PLACES = 11
-"""To the worker, before the INFER of the same number: which of its tensors lie in regions. Where outputs do, it comes
-with a descriptor, the *token*, see ``Places``."""
+"""To the worker, an INFER with which of its tensors lie in regions before it: waking a worker twice would take longer.
+Where outputs do, it comes with a descriptor, the *token*, see ``Places``."""
 
 OK = 0
 RUNTIME_ERROR = 1
@@ -73,7 +73,7 @@ _INFER = struct.Struct("<BBHHxxIIQQdQ")
 _REPLY = struct.Struct("<BBHxxxxQdddQ")
 _TENSOR = struct.Struct("<HBBxxxxQQ")
 _REGION = struct.Struct("<BBxxIQ")
-_PLACES = struct.Struct("<BxHHxxQ")
+_PLACES = struct.Struct("<BxHH")
 _PLACE = struct.Struct("<HxxIQQ")
 _MAX_MESSAGE = 4096
 _KEPT = 256
@@ -147,15 +147,14 @@ class RegionPlace(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Which tensors of a run lie in regions. Its INFER has places in the slot for these inputs all the same: there a
-    worker reads what it had better not look at in the client's memory.
+    """Which tensors of a run lie in regions. The INFER behind it has places in the slot for these inputs all the same:
+    there a worker reads what it had better not look at in the client's memory.
 
     Outputs may be written into a client's memory by one attempt of a request only, and by nobody once the client has
     its answer. The right to it is a *token*: an eventfd that holds 1, shared by all attempts and the gateway. Who reads
     the 1 has it; all others read nothing.
     """
 
-    request_id: int
     inputs: Sequence[RegionPlace]
     outputs: Sequence[RegionPlace]
 
@@ -248,25 +247,23 @@ def unpack_drop_region(frame: bytes) -> int:
 
 
 def pack_places(places: Places) -> bytes:
-    """The frame that says which tensors of a run lie in regions."""
-    n_inputs, n_outputs = len(places.inputs), len(places.outputs)
-    head = _PLACES.pack(PLACES, n_inputs, n_outputs, places.request_id)
+    """What stands before an INFER some of whose tensors lie in regions."""
+    head = _PLACES.pack(PLACES, len(places.inputs), len(places.outputs))
     return b"".join([head, *(_PLACE.pack(*place) for place in (*places.inputs, *places.outputs))])
 
 
-def unpack_places(frame: bytes) -> Places:
-    """Read what ``pack_places`` wrote.
+def unpack_places(frame: bytes) -> tuple[Places, bytes]:
+    """(what ``pack_places`` wrote, the INFER behind it).
 
     Raises:
         FrameError: cut off, or counts beyond the limits.
     """
-    _, n_inputs, n_outputs, request_id = _unpack(_PLACES, frame, exact=False)
-    if n_inputs > MAX_TENSORS or n_outputs > MAX_TENSORS:
-        raise FrameError(f"at most {MAX_TENSORS} tensors, got {n_inputs} and {n_outputs}")
-    if len(frame) != _PLACES.size + (n_inputs + n_outputs) * _PLACE.size:
-        raise FrameError(f"places of {n_inputs} inputs and {n_outputs} outputs in {len(frame)} bytes")
-    places = [RegionPlace(*each) for each in _PLACE.iter_unpack(frame[_PLACES.size :])]
-    return Places(request_id, places[:n_inputs], places[n_inputs:])
+    _, n_inputs, n_outputs = _unpack(_PLACES, frame, exact=False)
+    end = _PLACES.size + (n_inputs + n_outputs) * _PLACE.size
+    if n_inputs > MAX_TENSORS or n_outputs > MAX_TENSORS or len(frame) <= end or frame[end] != INFER:
+        raise FrameError(f"places of {n_inputs} inputs and {n_outputs} outputs in a frame of {len(frame)} bytes")
+    places = [RegionPlace(*each) for each in _PLACE.iter_unpack(frame[_PLACES.size : end])]
+    return Places(places[:n_inputs], places[n_inputs:]), frame[end:]
 
 
 def pack_infer(infer: Infer) -> bytes:

@@ -17,7 +17,7 @@ from workers.backend import InvalidInput, Tensor
 from workers.regions import VIEWED, Regions, RunRegions
 
 SIZE = 1 << 20
-RUN = 5
+INFER = bytes((frames.INFER, 1, 2, 3))
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def sealed(size: int = SIZE, seals: int = fcntl.F_SEAL_SHRINK) -> int:
 
 def told(fd: int, is_sealed: bool, size: int = SIZE) -> Regions:
     regions = Regions()
-    regions.received(frames.REGION, frames.pack_region(1, size, is_sealed), [fd])
+    regions.add(frames.pack_region(1, size, is_sealed), [fd])
     return regions
 
 
@@ -45,10 +45,9 @@ def run(
     regions: Regions, inputs: tuple[RegionPlace, ...] = (), outputs: tuple[RegionPlace, ...] = (), token: int = 1
 ) -> RunRegions:
     fds = [os.eventfd(token, os.EFD_NONBLOCK)] if outputs else []
-    regions.received(frames.PLACES, frames.pack_places(Places(RUN, inputs, outputs)), fds)
-    found = regions.of(RUN)
-    assert found is not None
-    assert regions.of(RUN) is None
+    found, infer = regions.of_run(frames.pack_places(Places(inputs, outputs)) + INFER, fds)
+    assert infer == INFER
+    assert not fds
     return found
 
 
@@ -146,7 +145,7 @@ def test_a_dropped_region_is_closed_when_its_last_run_has_ended():
     identity = os.fstat(fd).st_ino
     regions = told(fd, True)
     using = run(regions, (RegionPlace(0, 1, 0, VIEWED),))
-    regions.received(frames.DROP_REGION, frames.pack_drop_region(1), [])
+    regions.drop(frames.pack_drop_region(1))
     tensor = using.read(memoryview(b""), place(VIEWED))
     assert os.fstat(fd).st_ino == identity
     del using

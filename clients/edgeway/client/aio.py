@@ -135,7 +135,9 @@ class AsyncClient:
     async def region(self, nbytes: int) -> Region:
         """As ``Client.region``."""
         try:
-            answer = await self._ask(CREATE.path, regions_pb2.CreateRegionRequest(byte_size=nbytes))
+            answer: bytes = await AsyncRetrying(**again(self._deadline))(
+                self._ask, CREATE.path, regions_pb2.CreateRegionRequest(byte_size=nbytes)
+            )
         except InferenceError as refused:
             if refused.code not in NOT_SHARED:
                 raise

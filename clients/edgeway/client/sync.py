@@ -164,7 +164,9 @@ class Client:
             InferenceError: there is no gateway.
         """
         try:
-            answer = self._ask(CREATE.path, regions_pb2.CreateRegionRequest(byte_size=nbytes))
+            answer: bytes = Retrying(**again(self._deadline))(
+                self._ask, CREATE.path, regions_pb2.CreateRegionRequest(byte_size=nbytes)
+            )
         except InferenceError as refused:
             if refused.code not in NOT_SHARED:
                 raise
