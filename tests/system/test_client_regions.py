@@ -195,7 +195,7 @@ def test_a_region_that_nobody_fetches_is_taken_back(serving, monkeypatch):
         from edgeway.client.region import attach
 
         created.token = bytes(16)
-        assert not attach(MB, created).shared
+        assert not attach(MB, created, serving.unix).shared
         wait_for(lambda: everywhere(serving) == 0, 10, "the end of the region")
 
 

@@ -310,7 +310,7 @@ def test_a_text_tensor_whose_lengths_lie_is_refused(client, region):
 def test_a_region_that_shrinks_under_load_harms_nobody(serving, client, file):
     key = file(1 << 20)
     client.register_system_shared_memory("shrinking", key, 1 << 20)
-    before = (serving.process.pid, *sorted(serving.children()))
+    worker = serving.worker()
     stop = threading.Event()
 
     def shrink_and_grow() -> None:
@@ -334,7 +334,8 @@ def test_a_region_that_shrinks_under_load_harms_nobody(serving, client, file):
         hostile.join()
     assert set(seen) <= {"OK", "StatusCode.INVALID_ARGUMENT"}
     assert seen["StatusCode.INVALID_ARGUMENT"]
-    assert (serving.process.pid, *sorted(serving.children())) == before
+    assert serving.process.poll() is None
+    assert (serving.worker()["pid"], serving.worker()["restarts"]) == (worker["pid"], worker["restarts"])
     os.truncate(SHM / key, 1 << 20)
     asked(client, "double", [1 << 17], 1 << 19, region="shrinking")
 
@@ -355,3 +356,24 @@ def test_unregistering_while_a_run_uses_the_region_is_safe(folder, gateway_in, f
         assert result.get_output("y").parameters["shared_memory_byte_size"].int64_param == 4
         assert refusal(lambda: asked(client, "slow", [1], 4))[0] == "NOT_FOUND"
     assert gateway.worker()["restarts"] == 0
+
+
+def test_with_all_callers_over_tcp_may_share_memory_too(folder, gateway_in, file):
+    put(folder / "models", "double", scaled(2.0))
+    flags = ("--model-repository", str(folder / "models"), "--client-shared-memory", "all")
+    gateway = gateway_in({"sharedMemory": {"clients": "off"}}, *flags)
+    key = file()
+    (SHM / key).write_bytes(np.ones(1024, np.float32).tobytes())
+    with triton.InferenceServerClient(gateway.address) as client:
+        client.register_system_shared_memory("r", key, 4096)
+        assert asked(client, "double", [4], 16).as_numpy("y").tolist() == [2, 2, 2, 2]
+
+
+def test_where_it_is_off_shared_memory_is_not_offered(folder, gateway_in, file):
+    put(folder / "models", "double", scaled(2.0))
+    config = {"sharedMemory": {"clients": "off"}}
+    gateway = gateway_in(config, "--model-repository", str(folder / "models"))
+    with triton.InferenceServerClient(gateway.unix) as client:
+        assert refusal(lambda: client.register_system_shared_memory("r", file(), 64))[0] == "UNIMPLEMENTED"
+        assert refusal(lambda: asked(client, "double", [4], 16))[0] == "UNIMPLEMENTED"
+        assert "system_shared_memory" not in client.get_server_metadata().extensions

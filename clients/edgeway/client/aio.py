@@ -143,7 +143,7 @@ class AsyncClient:
                 raise
             return Region(nbytes, reason=str(refused))
         created = CREATE.response.FromString(answer)
-        region = await asyncio.to_thread(attach, nbytes, created)
+        region = await asyncio.to_thread(attach, nbytes, created, self.address)
         return self._regions.add(region)
 
     async def _ask(self, rpc: str, request: Any) -> bytes:

@@ -6,6 +6,7 @@ import mmap
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -158,20 +159,24 @@ def address_of(array: np.ndarray) -> int:
     return address
 
 
-def attach(nbytes: int, created: Any) -> Region:
+def attach(nbytes: int, created: Any, address: str) -> Region:
     """Fetch the memory of a region that the gateway has made (CreateRegionResponse); blocks for milliseconds.
 
-    Where that fails, the region is memory of this process, and says why.
+    Where that fails, the region is memory of this process, and says why. ``address``: the gateway's; in a container its
+    folder may have another name than the gateway's own.
     """
+    path = created.address
+    if address.startswith("unix:"):
+        path = str(Path(address[len("unix:") :]).with_name(Path(path).name))
     lease = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         lease.settimeout(_ATTACH_SECONDS)
-        lease.connect(created.address)
+        lease.connect(path)
         lease.send(created.token)
         name, fds, _, _ = socket.recv_fds(lease, _LONGEST_NAME, 1)
     except OSError as failed:
         lease.close()
-        return Region(nbytes, reason=f"its memory could not be fetched from {created.address}: {failed}")
+        return Region(nbytes, reason=f"its memory could not be fetched from {path}: {failed}")
     if len(fds) != 1 or name.decode("utf-8", "replace") != created.name:
         lease.close()
         for fd in fds:

@@ -172,7 +172,7 @@ class Client:
                 raise
             return Region(nbytes, reason=str(refused))
         created = CREATE.response.FromString(answer)
-        region = attach(nbytes, created)
+        region = attach(nbytes, created, self.address)
         return self._regions.add(region)
 
     def _ask(self, rpc: str, request: Any) -> bytes:
