@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from benchmarks.harness import Gateway, manifest, poisonable, put, scaled, slow_for, wait_for
+from benchmarks.rig import in_flight
 from edgeway.client import Client, InferenceError
-from edgeway.v1 import control_pb2
-from gateway.cli.control import Control
 
 pytestmark = pytest.mark.system
 MB = 1 << 20
@@ -29,12 +28,6 @@ def config(**options) -> dict:
             {"name": "cpu", "backend": "cpu"},
         ]
     }
-
-
-def in_flight(gateway: Gateway, worker: str = "cpu") -> int:
-    """Asked without a process of its own, which would take longer than the run."""
-    answer = Control(gateway.control).call("GetAccelerators", control_pb2.GetRequest(name=worker))
-    return int(answer.accelerators[0].in_flight)
 
 
 def deploy(gateway: Gateway, folder: Path, budget_ms: int = 400) -> None:

@@ -20,6 +20,7 @@ import tritonclient.utils.shared_memory as shm
 from onnx import TensorProto
 
 from benchmarks.harness import Gateway, identity, put, scaled, scratch, slow_for, wait_for
+from benchmarks.rig import in_flight
 from edgeway.v1 import open_inference_pb2 as oip
 
 pytestmark = pytest.mark.system
@@ -348,7 +349,7 @@ def test_unregistering_while_a_run_uses_the_region_is_safe(folder, gateway_in, f
     with triton.InferenceServerClient(gateway.unix) as client, ThreadPoolExecutor(1) as pool:
         client.register_system_shared_memory("r", key, 4096)
         running = pool.submit(asked, client, "slow", [1], 4, 0, "r", ("r", 4, 64))
-        wait_for(lambda: gateway.worker()["inFlight"], 5, "the run")
+        wait_for(lambda: in_flight(gateway), 5, "the run")
         client.unregister_system_shared_memory("r")
         assert not client.get_system_shared_memory_status().regions
         (SHM / key).unlink()
