@@ -172,6 +172,7 @@ class Link:
 
         Raises:
             WorkerLost: the link is closed.
+            InvalidRequest, Shed: there is no way to tell the worker of that many places.
         """
         if self._closed:
             raise WorkerLost(self._closed, began=False)
@@ -190,7 +191,11 @@ class Link:
         if placement is None:
             self._send(frame)
         else:
-            self._regions.infer(frame, placement)
+            try:
+                self._regions.infer(frame, placement)
+            except OSError as failed:
+                self._slots.give(slot, monotonic())
+                raise Shed(f"no descriptor is left for shared memory: {failed.strerror}") from failed
         pending = Pending(number, self._loop.create_future(), slot, monotonic(), hang_limit)
         pending.placement = placement
         self._pending[number] = pending

@@ -21,13 +21,13 @@ class LinkRegions:
         self._told: dict[int, Region] = {}
 
     def infer(self, frame: bytes, placement: Placement) -> None:
-        """Send the INFER of a run, tensors of which lie in regions."""
+        """Send the INFER of a run, tensors of which lie in regions. Raises OSError: there is no descriptor left."""
         for region in placement.regions():
             if region.number not in self._told:
+                fd, size = os.dup(region.fd), region.offset + region.nbytes
                 self._told[region.number] = region
                 region.holders.add(self._drop)
-                size = region.offset + region.nbytes
-                self._send(frames.pack_region(region.number, size, region.sealed), (os.dup(region.fd),))
+                self._send(frames.pack_region(region.number, size, region.sealed), (fd,))
         token = () if placement.token is None else (os.dup(placement.token),)
         self._send(placement.packed + frame, token)
 

@@ -16,6 +16,8 @@ CLAIM_SECONDS = 5.0
 """What a client has to fetch its region, and a connection to say for what it came."""
 MAX_SILENT = 64
 """Connections that have not said so yet; a further one is closed."""
+PAUSE = 0.1
+"""Seconds without new connections when one could not be taken."""
 _TOKEN_BYTES = 16
 
 
@@ -34,6 +36,7 @@ class Door:
         self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
         self._leases: dict[socket.socket, Region] = {}
         self._inode = 0
+        self._again: asyncio.TimerHandle | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
@@ -50,6 +53,9 @@ class Door:
         self._temporary.chmod(self._mode)
         self._inode = self._temporary.stat().st_ino
         self._temporary.replace(self.path)
+        self._listen()
+
+    def _listen(self) -> None:
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
     def create(self, nbytes: int) -> tuple[Region, bytes]:
@@ -66,6 +72,8 @@ class Door:
         """End all leases; the socket is removed if it is still ours."""
         if self._inode:
             self._loop.remove_reader(self._socket.fileno())
+        if self._again is not None:
+            self._again.cancel()
         self._socket.close()
         for token in list(self._unclaimed):
             self._forget(token)
@@ -86,7 +94,11 @@ class Door:
     def _accept(self) -> None:
         try:
             connection, _ = self._socket.accept()
-        except OSError:  # it has gone again, or there is no descriptor left
+        except BlockingIOError:
+            return
+        except OSError:  # most likely there is no descriptor left: asking again at once would take all of the loop
+            self._loop.remove_reader(self._socket.fileno())
+            self._again = self._loop.call_later(PAUSE, self._listen)
             return
         connection.setblocking(False)
         if len(self._silent) >= MAX_SILENT:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from edgeway.frames import Places, RegionPlace, Reply, pack_places
+from gateway.errors import Shed
 from gateway.regions.region import Region, RegionSpan
 from gateway.request import OutputTensor, Request
 
@@ -69,7 +70,11 @@ class Placement:
 
 
 def placement_of(request: Request, input_index: Mapping[str, int], output_index: Mapping[str, int]) -> Placement | None:
-    """None for a request that has nothing to do with regions; else ``close`` must follow."""
+    """None for a request that has nothing to do with regions; else ``close`` must follow.
+
+    Raises:
+        Shed: there is no descriptor left.
+    """
     inputs = [(input_index[each.name], each.data) for each in request.inputs if isinstance(each.data, RegionSpan)]
     if not inputs and not request.into:
         return None
@@ -81,4 +86,8 @@ def _place(index: int, span: RegionSpan) -> RegionPlace:
 
 
 def _token() -> int:
-    return os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    """Raises Shed: there is no descriptor left."""
+    try:
+        return os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    except OSError as failed:
+        raise Shed(f"no descriptor is left for the outputs: {failed.strerror}") from failed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,7 +95,6 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_run_is_made_up_for(folder, g
         killed = gateway.worker()["pid"]
         running = pool.submit(client.infer, "slow", {"x": frame}, into={"y": out}, budget_ms=8000)
         wait_for(lambda: in_flight(gateway), 5, "the run")
-        time.sleep(0.1)  # it has begun: half a second is left of it
         os.kill(killed, signal.SIGKILL)
         assert running.result(10)["y"].tolist() == [5] == out.tolist()
         wait_for(lambda: gateway.worker()["pid"] not in (0, killed), 10, "another process")
