@@ -1,0 +1,155 @@
+"""How each row is measured: one round of every system, in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import grpc
+
+from benchmarks.bench import hop, others, tail
+from benchmarks.bench.alternate import Party, Spent, alternate
+from benchmarks.bench.cases import FRAME, IMAGE, LARGE, SMALL, Case
+from benchmarks.bench.client import rate
+from benchmarks.bench.effort import Effort
+from benchmarks.bench.figures import NotMeasured, Reading
+from benchmarks.bench.shared import Region
+from benchmarks.bench.stage import Server, Stage
+from benchmarks.counts import copies
+
+Readings = Mapping[str, Reading]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """``once`` measures all its rows in one round. ``rounds``: at most so many; more would say nothing new."""
+
+    rows: tuple[str, ...]
+    once: Callable[[Stage, Effort, int], Readings]
+    rounds: int = 1000
+
+
+def small(stage: Stage, effort: Effort, number: int) -> Readings:
+    message = SMALL.message()
+    parties = [
+        Party("gateway", lambda: stage.gateway.client.infer(message), stage.gateway.pid),
+        Party("echo", lambda: stage.echo.client.infer(message), stage.echo.pid),
+        Party("raw", lambda: stage.raw.client.infer(message), stage.raw.pid),
+        Party("direct", lambda: stage.direct.client.infer(message), stage.direct.pid),
+        Party("in-process", stage.in_process(SMALL)),
+    ]
+    spent = alternate(parties, effort.small, number)
+    ours, bare = spent["gateway"], spent["echo"]
+    cpu = {f"{name} us": spent[name].cpu_us for name in ("gateway", "echo", "raw", "direct")}
+    return {
+        "small-p50": Reading(ours.p50_ms / bare.p50_ms, p50s(spent)),
+        "small-cpu": Reading(ours.cpu_us / bare.cpu_us, cpu),
+    }
+
+
+def small_rate(stage: Stage, effort: Effort, number: int) -> Readings:
+    message = SMALL.message()
+    systems = [("gateway", stage.gateway), ("echo", stage.echo)]
+    rates = {}
+    for name, server in systems if number % 2 == 0 else reversed(systems):
+        rates[name] = rate(server.address, message, 16, effort.seconds)
+    return {"small-rate": Reading(rates["gateway"] / rates["echo"], {f"{n} per s": r for n, r in rates.items()})}
+
+
+def frame(stage: Stage, effort: Effort, number: int) -> Readings:
+    spent = in_band(stage, FRAME, effort.medium, number)
+    return {"frame": over_direct(spent), "faults-frame": faults(spent)}
+
+
+def image(stage: Stage, effort: Effort, number: int) -> Readings:
+    return {"image": over_direct(in_band(stage, IMAGE, effort.medium, number))}
+
+
+def large(stage: Stage, effort: Effort, number: int) -> Readings:
+    spent = in_band(stage, LARGE, effort.large, number)
+    return {"large": over_direct(spent), "faults-large": faults(spent)}
+
+
+def frame_shm(stage: Stage, effort: Effort, number: int) -> Readings:
+    return {"frame-shm": over_direct(in_region(stage, FRAME, effort.medium, number))}
+
+
+def large_shm(stage: Stage, effort: Effort, number: int) -> Readings:
+    return {"large-shm": over_direct(in_region(stage, LARGE, effort.medium, number))}
+
+
+def size(stage: Stage, effort: Effort, number: int) -> Readings:
+    """What the gateway adds must not grow with the tensor when the tensor is in shared memory."""
+    region = registered(stage, LARGE, [stage.gateway])
+    by_region, tiny = LARGE.region_message(region.name), SMALL.message()
+    parties = [
+        Party("4.9 MB", lambda: stage.gateway.client.infer(by_region)),
+        Party("64 B", lambda: stage.gateway.client.infer(tiny)),
+        Party("4.9 MB model", stage.in_process(LARGE)),
+        Party("64 B model", stage.in_process(SMALL)),
+    ]
+    spent = alternate(parties, effort.medium, number)
+    big, little = (spent[name].p50_ms - spent[f"{name} model"].p50_ms for name in ("4.9 MB", "64 B"))
+    return {"size": Reading(big / little, p50s(spent))}
+
+
+def in_band(stage: Stage, case: Case, calls: int, number: int) -> dict[str, Spent]:
+    return against_direct(stage, case, case.message(), calls, number)
+
+
+def in_region(stage: Stage, case: Case, calls: int, number: int) -> dict[str, Spent]:
+    region = registered(stage, case, [stage.gateway, stage.direct])
+    return against_direct(stage, case, case.region_message(region.name), calls, number)
+
+
+def against_direct(stage: Stage, case: Case, message: bytes, calls: int, number: int) -> dict[str, Spent]:
+    parties = [
+        Party("gateway", lambda: stage.gateway.client.infer(message), stage.gateway.pid),
+        Party("direct", lambda: stage.direct.client.infer(message), stage.direct.pid),
+        Party("in-process", stage.in_process(case)),
+    ]
+    return alternate(parties, calls, number)
+
+
+def over_direct(spent: Mapping[str, Spent]) -> Reading:
+    return Reading(spent["gateway"].p50_ms / spent["direct"].p50_ms, p50s(spent))
+
+
+def faults(spent: Mapping[str, Spent]) -> Reading:
+    return Reading(spent["gateway"].faults_each, {"direct": spent["direct"].faults_each})
+
+
+def p50s(spent: Mapping[str, Spent]) -> dict[str, float]:
+    return {f"{name} ms": each.p50_ms for name, each in spent.items()}
+
+
+def registered(stage: Stage, case: Case, servers: list[Server]) -> Region:
+    """The case's tensor in shared memory that these servers know.
+
+    Raises:
+        NotMeasured: the gateway does not take shared memory of its callers.
+    """
+    try:
+        regions = [stage.region(case, server) for server in servers]
+    except grpc.RpcError as refused:
+        if refused.code() is grpc.StatusCode.UNIMPLEMENTED:  # which direct never says
+            raise NotMeasured("not offered: the gateway takes no shared memory of its callers") from refused
+        raise
+    return regions[0]
+
+
+PROBES = (
+    Probe(("small-p50", "small-cpu"), small),
+    Probe(("small-rate",), small_rate),
+    Probe(("frame", "faults-frame"), frame),
+    Probe(("image",), image),
+    Probe(("large", "faults-large"), large),
+    Probe(("frame-shm",), frame_shm),
+    Probe(("large-shm",), large_shm),
+    Probe(("size",), size),
+    Probe(("hop",), hop.once),
+    Probe(("copies",), copies.once, rounds=1),
+    Probe(("tail",), tail.once),
+    Probe(("start",), others.start, rounds=1),
+    Probe(("memory",), others.memory, rounds=1),
+)
