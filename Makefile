@@ -106,6 +106,15 @@ show-model-files: $(DEV)  ## wrong model files are refused, the version before s
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.bench small frame
 
+show-hot-path: $(DEV)  ## 64 B to 4.9 MB and the hop to a worker, against bare gRPC, direct and a thread (2 min)
+	@$(BIN)/python -m benchmarks.bench small frame image large hop
+
+show-copies: $(DEV)  ## copies of tensor bytes per request, counted in pages; one copy more is seen
+	@$(BIN)/python -m benchmarks.show.copies
+
+show-faults: $(DEV)  ## page faults of the gateway per request; beside a server with the allocator as it is
+	@$(BIN)/python -m benchmarks.show.faults
+
 show-estimates: $(DEV)  ## predicted run times: error, coverage, how fast a change is followed
 	@$(BIN)/python -m benchmarks.estimates -o bounds
 

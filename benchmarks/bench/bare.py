@@ -1,9 +1,11 @@
 """What the gateway is compared with: bare Python gRPC servers, each a process of its own.
 
-    python -m benchmarks.bench.bare echo|raw|direct|collector ADDRESS [NAME=MODEL.onnx ...]
+    python -m benchmarks.bench.bare echo|raw|wasteful|direct|collector ADDRESS [NAME=MODEL.onnx ...]
 
 - ``echo``: a grpc.aio service of generated classes that returns the message, as any service begins.
 - ``raw``: the same, but it does not look at the bytes.
+- ``wasteful``: the same as ``raw``, but each request costs it what the counts must see: a copy of the message, and
+  ``WASTE`` objects that are kept, Python calls, and system calls.
 - ``direct``: models served by this process as well as Python can: messages are cut by hand and their headers known by
   heart, so that no tensor is copied by protobuf; ONNX Runtime in one model thread with one thread of its own; an
   allocator that keeps big blocks; tensors in registered shared memory are run where they lie.
@@ -34,6 +36,7 @@ from edgeway.v1 import open_inference_pb2 as oip
 OIP = "inference.GRPCInferenceService"
 TRACES = "opentelemetry.proto.collector.trace.v1.TraceService"
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+WASTE = 100
 _RAW = 7 << 3 | 2
 _DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "UINT8": np.uint8}
 _NAMES = {np.dtype(kind): name for name, kind in _DTYPES.items()}
@@ -174,6 +177,20 @@ async def _same(message: Any, context: object) -> Any:
     return message
 
 
+class Waste:
+    """Does what a good server does not."""
+
+    def __init__(self) -> None:
+        self._kept: list[object] = []
+
+    async def infer(self, message: bytes, context: object) -> bytes:
+        del context
+        self._kept += [object() for _ in range(WASTE)]
+        for _ in range(WASTE):
+            os.getppid()
+        return b"".join((message[:1], memoryview(message)[1:]))
+
+
 async def _nothing(message: bytes, context: object) -> bytes:
     del message, context
     return b""
@@ -191,11 +208,13 @@ def handlers_of(kind: str, models: Mapping[str, str]) -> tuple[str, dict[str, An
         return OIP, {"ModelInfer": method}
     if kind == "raw":
         return OIP, {"ModelInfer": grpc.unary_unary_rpc_method_handler(_same)}
+    if kind == "wasteful":
+        return OIP, {"ModelInfer": grpc.unary_unary_rpc_method_handler(Waste().infer)}
     if kind == "direct":
         return OIP, Direct(models).handlers()
     if kind == "collector":
         return TRACES, {"Export": grpc.unary_unary_rpc_method_handler(_nothing)}
-    raise ValueError(f"expected echo, raw, direct or collector, got {kind!r}")
+    raise ValueError(f"expected echo, raw, wasteful, direct or collector, got {kind!r}")
 
 
 async def serve(kind: str, address: str, models: Mapping[str, str]) -> None:

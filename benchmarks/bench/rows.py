@@ -41,7 +41,7 @@ ROWS = (
     Row("hop", "0.9 MB to a worker and back over the same on a thread", 3.0, 2.0),
     Row("faults-frame", "minor page faults of the gateway per request of 0.9 MB", 5.0, 1.0, unit="faults", grain=0.5),
     Row("faults-large", "minor page faults of the gateway per request of 4.9 MB", 60.0, 10.0, unit="faults", grain=2.0),
-    Row("copies", "copies of tensor bytes per request with one output", 3.0, 3.0, unit="copies", grain=0.2),
+    Row("copies", "copies of tensor bytes per request with one output", 3.25, 3.0, unit="copies", grain=0.25),
     Row("tail", "100 requests a second of 5 ms: p99 over p50, over that of direct", 1.3, 1.0),
     Row("start", "start to the first answer", 1.2, 0.7, unit="s", grain=0.05),
     Row("memory", "PSS of all processes after 10,000 requests of 0.9 MB", 200.0, 130.0, unit="MB", grain=5.0),

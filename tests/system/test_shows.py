@@ -26,6 +26,8 @@ SHORT = {
     "lifecycle": [],
     "bad_input": [],
     "model_files": [],
+    "copies": [],
+    "faults": ["--calls", "100"],
 }
 
 
