@@ -17,28 +17,37 @@ LIMIT = 300.0
 
 
 def start(stage: Stage, effort: Effort, number: int) -> Mapping[str, Reading]:
-    del stage, effort, number
-    return {"start": Reading(figure("benchmarks.start", "seconds"))}
+    del stage, number
+    said = answer_of("benchmarks.start", "--launches", str(effort.launches))
+    try:
+        first, direct = (float(said[server]["firstAnswerSeconds"]) for server in ("gateway", "direct"))
+    except (KeyError, TypeError) as wrong:
+        raise NotMeasured(f"not measured: benchmarks.start says nothing of {wrong}") from wrong
+    return {"start": Reading(first, {"direct s": direct})}
 
 
 def memory(stage: Stage, effort: Effort, number: int) -> Mapping[str, Reading]:
     del stage, number
-    return {"memory": Reading(figure("benchmarks.memory", "pssMB", "--requests", str(effort.requests)))}
+    said = answer_of("benchmarks.memory", "--requests", str(effort.requests))
+    try:
+        ours, direct = float(said["pssMB"]), float(said["direct"]["pssMB"])
+    except (KeyError, TypeError) as wrong:
+        raise NotMeasured(f"not measured: benchmarks.memory says nothing of {wrong}") from wrong
+    return {"memory": Reading(ours, {"direct MB": direct})}
 
 
-def figure(module: str, key: str, *arguments: str) -> float:
-    """What the script says with ``-o json`` under this key; its own verdict does not count.
+def answer_of(module: str, *arguments: str) -> Any:
+    """The JSON of a script; its own verdict does not count.
 
     Raises:
-        NotMeasured: there is no such script, or it says nothing of the kind.
+        NotMeasured: there is no such script, or it printed none.
     """
     if importlib.util.find_spec(module) is None:
         raise NotMeasured(f"not measured: there is no {module}")
     command = [sys.executable, "-m", module, *arguments, "-o", "json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     try:
-        said: Any = json.loads(done.stdout)
-        return float(said[key])
-    except (ValueError, KeyError, TypeError) as wrong:
-        last = done.stderr.strip().rpartition("\n")[2] or f"no {key!r} in its JSON"
+        return json.loads(done.stdout)
+    except ValueError as wrong:
+        last = done.stderr.strip().rpartition("\n")[2]
         raise NotMeasured(f"not measured: {module} ended with {done.returncode}: {last}") from wrong
