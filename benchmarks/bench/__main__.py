@@ -50,14 +50,15 @@ def main() -> int:
 
 
 def report(figures: list[Figure], output: str, partial: bool) -> int:
-    """Print them; 1 when one is short or, unless the run is ``partial``, not measured."""
+    """Print them; 1 when one is short, has failed or, unless the run is ``partial``, is absent."""
     if output == "json":
         print(json.dumps({"machine": facts(), "rows": [figure.plain() for figure in figures]}, indent=2))
     else:
         print(f"machine {', '.join(f'{name} {fact}' for name, fact in facts().items())}")
         for figure in figures:
             print(figure.line())
-    return int(any(figure.state == "SHORT" or (figure.missing and not partial) for figure in figures))
+    tolerated = {"ok", "absent"} if partial else {"ok"}
+    return int(any(figure.state not in tolerated for figure in figures))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.bench.rows import Row
-
-Pool = Mapping[str, Sequence[float]]
 
 
 class NotMeasured(Exception):
@@ -22,28 +20,21 @@ class Reading:
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict)
-    pool: Pool = field(default_factory=dict)
-    """Samples that are worth more together than round by round."""
-    of_pool: Callable[[Pool], float] | None = None
-    """The figure of samples of all rounds."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One row, measured or not. ``missing``: why it was not."""
+    """One row, measured or not. ``missing``: why it was not; ``failed``: it should have been."""
 
     row: Row
     readings: tuple[Reading, ...] = ()
     missing: str = ""
+    failed: bool = False
 
     @property
     def value(self) -> float:
-        """The median of the rounds, or what the samples of all of them say together."""
-        of_pool = self.readings[0].of_pool
-        if of_pool is None:
-            return statistics.median(reading.value for reading in self.readings)
-        names = self.readings[0].pool
-        return of_pool({name: [each for r in self.readings for each in r.pool[name]] for name in names})
+        """The median of the rounds."""
+        return statistics.median(reading.value for reading in self.readings)
 
     @property
     def low(self) -> float:
@@ -69,9 +60,9 @@ class Figure:
 
     @property
     def state(self) -> str:
-        """``ok``, ``SHORT``, or ``absent``."""
+        """``ok``, ``SHORT``, ``absent`` or ``FAILED``."""
         if self.missing:
-            return "absent"
+            return "FAILED" if self.failed else "absent"
         return "ok" if self.row.holds(self.value) else "SHORT"
 
     def line(self) -> str:

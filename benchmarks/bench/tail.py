@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.bench.cases import PACED
 from benchmarks.bench.effort import Effort
-from benchmarks.bench.figures import Pool, Reading
+from benchmarks.bench.figures import Reading
 from benchmarks.bench.stage import Stage
 from benchmarks.load import Class, Sender
 
@@ -26,7 +26,7 @@ def once(stage: Stage, effort: Effort, number: int) -> Mapping[str, Reading]:
     parts = {}
     for name in ("gateway", "direct"):
         parts[f"{name} p50 ms"], parts[f"{name} p99 ms"] = spread(pool[name])
-    return {"tail": Reading(ratio(pool), parts, pool, ratio)}
+    return {"tail": Reading(ratio(spread(pool["gateway"]), spread(pool["direct"])), parts)}
 
 
 def latencies(address: str, seconds: float, seed: int) -> list[float]:
@@ -35,7 +35,7 @@ def latencies(address: str, seconds: float, seed: int) -> list[float]:
     Raises:
         RuntimeError: not all were answered.
     """
-    sender = Sender(address, [Class("tail", RATE, 0.0, model=PACED.name)], seconds, seed)
+    sender = Sender(address, [Class("tail", RATE, 0.0, model=PACED.name)], seconds, seed, progress=False)
     sender.begin(time.monotonic() + LEAD)
     samples = sender.samples()
     lost = [sample for sample in samples if sample.outcome != "served"]
@@ -50,7 +50,6 @@ def spread(seconds: Sequence[float]) -> tuple[float, float]:
     return float(p50 * 1e3), float(p99 * 1e3)
 
 
-def ratio(pool: Pool) -> float:
+def ratio(ours: tuple[float, float], bare: tuple[float, float]) -> float:
     """p99 over p50 of the gateway, over that of direct."""
-    (p50, p99), (bare_p50, bare_p99) = spread(pool["gateway"]), spread(pool["direct"])
-    return (p99 / p50) / (bare_p99 / bare_p50)
+    return (ours[1] / ours[0]) / (bare[1] / bare[0])
