@@ -19,9 +19,12 @@ import numpy as np
 
 from benchmarks.bench.cases import Case
 from edgeway import frames
+from edgeway.frames import TensorPlace, aligned, pack_tensors
 from edgeway.tensors import BY_NAME
 from edgeway.v1 import worker_pb2
 from gateway.dispatch.link import Link
+from gateway.plan import Plan
+from gateway.request import InputTensor
 
 HANDLE = 1
 LIMIT = 30.0
@@ -35,6 +38,7 @@ class WorkerLink:
 
     def __init__(self, link: Link) -> None:
         self.link = link
+        self._plans: dict[str, Plan] = {}
 
     async def infer(self, case: Case, data: memoryview) -> None:
         """One run, to the answer; the slot is free again.
@@ -45,8 +49,8 @@ class WorkerLink:
         loop = asyncio.get_running_loop()
         pending = self.link.infer(
             HANDLE,
-            [(0, BY_NAME[case.datatype].code, case.shape, data)],
-            (),
+            self._plan(case),
+            [InputTensor(case.input, case.datatype, case.shape, data)],
             ROOM,
             start_by=loop.time() + LIMIT,
             expire_at=None,
@@ -57,6 +61,22 @@ class WorkerLink:
         if reply is None or reply.status != frames.OK:
             raise RuntimeError(f"the run failed: {reply}")
         self.link.release(pending)
+
+    def _plan(self, case: Case) -> Plan:
+        """Made once a case, as the gateway makes it once a form."""
+        if case.name not in self._plans:
+            place = TensorPlace(0, BY_NAME[case.datatype].code, case.shape, 0, case.nbytes)
+            self._plans[case.name] = Plan(
+                nbytes=case.nbytes,
+                spans=((0, case.nbytes),),
+                out_offset=aligned(case.nbytes),
+                wanted=(),
+                room=ROOM,
+                exact=False,
+                counts=(1, 0),
+                tensors=pack_tensors([place], ()),
+            )
+        return self._plans[case.name]
 
 
 def spawn_worker() -> tuple[subprocess.Popen[bytes], socket.socket]:
