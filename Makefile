@@ -40,7 +40,7 @@ check: $(DEV)  ## ruff, mypy, import rules, fresh stubs
 protos: $(DEV)  ## make the stubs from protos/edgeway/v1/*.proto
 	@$(BIN)/python protos/generate.py
 
-bench: $(DEV)  ## what the gateway costs against bare Python gRPC: all rows, bounds, aims (6 min)
+bench: $(DEV)  ## what the gateway costs against bare Python gRPC: all rows, bounds, aims (4 min)
 	@$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)
 
 bench-save: $(DEV)  ## measure, and keep ratios, noise and machine in benchmarks/data/ratios.json

@@ -24,6 +24,7 @@ from benchmarks.harness import Gateway, first_line, scratch, wait_for
 WARM_CALLS = 300
 CALLS = 500
 LIMIT = 30.0
+_WAITS = {"total", "futex", "epoll_wait", "epoll_pwait", "poll", "ppoll", "restart_syscall"}
 SETTLE = 0.1
 """Seconds after the last answer in which the recorder counts it."""
 
@@ -62,7 +63,7 @@ class Subject:
         return Work(found["calls"] / calls, found["blocks"] / calls)
 
     def syscalls(self, calls: int = CALLS) -> dict[str, float]:
-        """System calls per request of all its threads, by name.
+        """System calls per request of all its threads, by name; without those that wait, whose number is the machine's.
 
         Raises:
             NotCounted: there is no strace, or it may not look.
@@ -83,7 +84,7 @@ class Subject:
             tracer.send_signal(signal.SIGINT)
             table = tracer.stderr.read()
         rows = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", table, re.MULTILINE)
-        return {name: int(count) / calls for count, name in rows if name != "total"}
+        return {name: int(count) / calls for count, name in rows if name not in _WAITS}
 
     def _note(self) -> dict[str, Any]:
         self.noted.unlink(missing_ok=True)
