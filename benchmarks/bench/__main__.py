@@ -42,7 +42,7 @@ def main() -> int:
     figures = measure(rows, effort)
     if options.save:
         saved.write(options.save, figures)
-        print(f"{options.save} is written")
+        report(figures, options.output, partial=True)
         return 0
     if options.check:
         return saved.compare(figures, before)

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from benchmarks.bench.rows import Row
+
+_SURE = 2.3
 
 
 class NotMeasured(Exception):
@@ -48,10 +52,11 @@ class Figure:
     def noise(self) -> float:
         """How far two measurements of the same thing may lie apart.
 
-        The distance between the best and the worst of five rounds is some 2.3 standard deviations of one round, which
-        is three of the difference of two medians of five: one false alarm in a thousand rows.
+        The middle half of five rounds is as wide as one standard deviation of a round; three of the difference of two
+        medians of five are 2.3 of those. A single round that was disturbed changes neither.
         """
-        return max(self.high - self.low, self.row.grain, 0.0 if self.row.unit else self.value / 20)
+        quarters = np.percentile([reading.value for reading in self.readings], (25, 75))
+        return max(_SURE * float(quarters[1] - quarters[0]), self.row.grain, 0.0 if self.row.unit else self.value / 20)
 
     @property
     def parts(self) -> dict[str, float]:
