@@ -53,7 +53,9 @@ def small_rate(stage: Stage, effort: Effort, number: int) -> Readings:
     rates = {}
     for name, server in systems if number % 2 == 0 else reversed(systems):
         rates[name] = rate(server.address, message, 16, effort.seconds)
-    return {"small-rate": Reading(rates["gateway"] / rates["echo"], {f"{n} per s": r for n, r in rates.items()})}
+    parts = {f"{name} per s": found.per_second for name, found in rates.items()}
+    parts |= {f"client's CPU with {name}": found.client_share for name, found in rates.items()}
+    return {"small-rate": Reading(rates["gateway"].per_second / rates["echo"].per_second, parts)}
 
 
 def frame(stage: Stage, effort: Effort, number: int) -> Readings:

@@ -23,6 +23,7 @@ from benchmarks.harness import Gateway, first_line, scratch, wait_for
 
 WARM_CALLS = 300
 CALLS = 500
+TRACED_CALLS = 200
 LIMIT = 30.0
 _WAITS = {"total", "futex", "epoll_wait", "epoll_pwait", "poll", "ppoll", "restart_syscall"}
 SETTLE = 0.1
@@ -62,7 +63,7 @@ class Subject:
         found = self._note()
         return Work(found["calls"] / calls, found["blocks"] / calls)
 
-    def syscalls(self, calls: int = CALLS) -> dict[str, float]:
+    def syscalls(self, calls: int = TRACED_CALLS) -> dict[str, float]:
         """System calls per request of all its threads, by name; without those that wait, whose number is the machine's.
 
         Raises:
