@@ -32,19 +32,19 @@ def main() -> int:
     options = parser.parse_args()
     try:
         rows = chosen(options.rows)
-        before = saved.read(options.check) if options.check else {}
+        before = saved.read(options.check) if options.check else None
     except (ValueError, OSError) as wrong:
         parser.error(str(wrong))
     effort = SHORT if options.short else FULL
     effort = replace(effort, rounds=options.rounds or effort.rounds)
-    if options.check:
-        rows = [row for row in rows if row.name in before]
+    if before is not None:
+        rows = [row for row in rows if row.name in before.rows]
     figures = measure(rows, effort)
     if options.save:
         saved.write(options.save, figures)
         report(figures, options.output, partial=True)
         return 0
-    if options.check:
+    if before is not None:
         return saved.compare(figures, before)
     return report(figures, options.output, partial=options.short)
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from benchmarks.bench.figures import Figure
 from benchmarks.bench.machine import facts
 
+_SAME = ("processor", "cpus")
+"""Facts without which figures can't be compared. Versions may differ: to see what they do is the point."""
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -25,27 +28,43 @@ def write(path: Path, figures: Sequence[Figure]) -> None:
     path.write_text(json.dumps({"machine": facts(), "rows": rows}, indent=2) + "\n")
 
 
-def read(path: Path) -> dict[str, Saved]:
+@dataclass(frozen=True)
+class Baseline:
+    """A file of saved rows, and the machine on which they were measured."""
+
+    rows: Mapping[str, Saved]
+    machine: Mapping[str, str]
+
+    def elsewhere(self) -> str:
+        """What is another machine here; empty: nothing."""
+        here = facts()
+        differing = [name for name in _SAME if self.machine.get(name) != here[name]]
+        return ", ".join(f"{name} was {self.machine.get(name)}, is {here[name]}" for name in differing)
+
+
+def read(path: Path) -> Baseline:
     """Raises OSError: there is no such file; ValueError: it is not one of ours."""
     try:
-        rows = json.loads(path.read_text())["rows"]
-        return {name: Saved(float(row["value"]), float(row["noise"])) for name, row in rows.items()}
+        found = json.loads(path.read_text())
+        rows = {name: Saved(float(row["value"]), float(row["noise"])) for name, row in found["rows"].items()}
+        return Baseline(rows, dict(found["machine"]))
     except (KeyError, TypeError) as wrong:
-        raise ValueError(f"{path}: expected rows with value and noise, got none: {wrong}") from wrong
+        raise ValueError(f"{path}: expected a machine, and rows with value and noise; got none: {wrong}") from wrong
 
 
-def compare(figures: Sequence[Figure], before: Mapping[str, Saved]) -> int:
+def compare(figures: Sequence[Figure], before: Baseline) -> int:
     """Print each row beside what it was; 1 when one is worse by more than the noise of then, or can't be had now."""
     worse = 0
+    if elsewhere := before.elsewhere():
+        print(f"note   the saved figures are not of this machine ({elsewhere}): make bench-save first")
     for figure in figures:
-        row, was = figure.row, before[figure.row.name]
+        row, was = figure.row, before.rows[figure.row.name]
         if figure.missing:
             print(f"WORSE  {row.name:12} {figure.missing}; was {was.value:.2f}")
             worse += 1
             continue
         lost = row.worse_by(figure.value, was.value) > was.noise
         worse += lost
-        print(
-            f"{'WORSE ' if lost else 'ok    '} {row.name:12} {figure.value:.2f}, was {was.value:.2f} +- {was.noise:.2f}"
-        )
+        word = "WORSE " if lost else "ok    "
+        print(f"{word} {row.name:12} {figure.value:.2f}, was {was.value:.2f} +- {was.noise:.2f}")
     return int(worse > 0)

@@ -75,8 +75,19 @@ def test_a_row_is_worse_when_it_has_moved_by_more_than_its_noise(tmp_path, then,
 def test_a_row_that_can_no_longer_be_measured_is_worse(tmp_path):
     path = tmp_path / "ratios.json"
     saved.write(path, [figure(1.0), Figure(AT_LEAST, (), "not offered")])
-    assert list(saved.read(path)) == [AT_MOST.name]
+    assert list(saved.read(path).rows) == [AT_MOST.name]
     assert saved.compare([Figure(AT_MOST, (), "gone")], saved.read(path)) == 1
+
+
+def test_figures_of_another_machine_are_compared_with_a_word_of_warning(tmp_path, capsys):
+    path = tmp_path / "ratios.json"
+    saved.write(path, [figure(1.0)])
+    saved.compare([figure(1.0)], saved.read(path))
+    assert "note" not in capsys.readouterr().out
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "machine": {**content["machine"], "cpus": "1000"}}))
+    saved.compare([figure(1.0)], saved.read(path))
+    assert "cpus was 1000" in capsys.readouterr().out
 
 
 def test_a_probe_that_fails_costs_its_own_rows_only(monkeypatch):
@@ -92,8 +103,8 @@ def test_a_probe_that_fails_costs_its_own_rows_only(monkeypatch):
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     path = tmp_path / "ratios.json"
-    path.write_text(json.dumps({"rows": {"small-p50": {"value": 1}}}))
-    with pytest.raises(ValueError, match="expected rows with value and noise"):
+    path.write_text(json.dumps({"machine": {}, "rows": {"small-p50": {"value": 1}}}))
+    with pytest.raises(ValueError, match="expected a machine, and rows"):
         saved.read(path)
 
 
