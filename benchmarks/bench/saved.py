@@ -53,7 +53,10 @@ def read(path: Path) -> Baseline:
 
 
 def compare(figures: Sequence[Figure], before: Baseline) -> int:
-    """Print each row beside what it was; 1 when one is worse by more than the noise of then, or can't be had now."""
+    """Print each row beside what it was; 1 when one is worse by more than the noise, or can't be had now.
+
+    The noise is that of then or of now, whichever is larger: a busy machine must not look like a slow gateway.
+    """
     worse = 0
     if elsewhere := before.elsewhere():
         print(f"note   the saved figures are not of this machine ({elsewhere}): make bench-save first")
@@ -63,8 +66,9 @@ def compare(figures: Sequence[Figure], before: Baseline) -> int:
             print(f"WORSE  {row.name:12} {figure.missing}; was {was.value:.2f}")
             worse += 1
             continue
-        lost = row.worse_by(figure.value, was.value) > was.noise
+        noise = max(was.noise, figure.noise)
+        lost = row.worse_by(figure.value, was.value) > noise
         worse += lost
         word = "WORSE " if lost else "ok    "
-        print(f"{word} {row.name:12} {figure.value:.2f}, was {was.value:.2f} +- {was.noise:.2f}")
+        print(f"{word} {row.name:12} {figure.value:.2f}, was {was.value:.2f} +- {noise:.2f}")
     return int(worse > 0)

@@ -79,6 +79,13 @@ def test_a_row_that_can_no_longer_be_measured_is_worse(tmp_path):
     assert saved.compare([Figure(AT_MOST, (), "gone")], saved.read(path)) == 1
 
 
+def test_a_noisy_run_is_not_taken_for_a_slow_gateway(tmp_path):
+    path = tmp_path / "ratios.json"
+    saved.write(path, [figure(1.0, 1.0, 1.0)])
+    assert saved.compare([figure(1.3, 1.3, 1.3)], saved.read(path)) == 1
+    assert saved.compare([figure(1.1, 1.3, 1.5)], saved.read(path)) == 0
+
+
 def test_figures_of_another_machine_are_compared_with_a_word_of_warning(tmp_path, capsys):
     path = tmp_path / "ratios.json"
     saved.write(path, [figure(1.0)])
