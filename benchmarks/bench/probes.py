@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import grpc
 from benchmarks.bench import hop, others, tail
 from benchmarks.bench.alternate import Party, Spent, alternate
 from benchmarks.bench.cases import FRAME, IMAGE, LARGE, SMALL, Case
-from benchmarks.bench.client import rate
+from benchmarks.bench.client import Rate, rate
 from benchmarks.bench.effort import Effort
 from benchmarks.bench.figures import NotMeasured, Reading
 from benchmarks.bench.shared import Region
@@ -18,6 +19,9 @@ from benchmarks.bench.stage import Server, Stage
 from benchmarks.counts import copies
 
 Readings = Mapping[str, Reading]
+CALLERS = 16
+RATE_TURNS = 4
+"""Turns of each system in a round of closed loops; each is a connection of its own."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,15 @@ def small(stage: Stage, effort: Effort, number: int) -> Readings:
 def small_rate(stage: Stage, effort: Effort, number: int) -> Readings:
     message = SMALL.message()
     systems = [("gateway", stage.gateway), ("echo", stage.echo)]
-    rates = {}
-    for name, server in systems if number % 2 == 0 else reversed(systems):
-        rates[name] = rate(server.address, message, 16, effort.seconds)
-    parts = {f"{name} per s": found.per_second for name, found in rates.items()}
-    parts |= {f"client's CPU with {name}": found.client_share for name, found in rates.items()}
-    return {"small-rate": Reading(rates["gateway"].per_second / rates["echo"].per_second, parts)}
+    rates: dict[str, list[Rate]] = {name: [] for name, _ in systems}
+    for _ in range(RATE_TURNS):
+        for name, server in systems if number % 2 == 0 else reversed(systems):
+            rates[name].append(rate(server.address, message, CALLERS, effort.seconds / RATE_TURNS))
+    mean = {name: statistics.fmean(each.per_second for each in found) for name, found in rates.items()}
+    parts = {f"{name} per s": per_second for name, per_second in mean.items()}
+    for name, found in rates.items():
+        parts[f"client's CPU with {name}"] = statistics.fmean(each.client_share for each in found)
+    return {"small-rate": Reading(mean["gateway"] / mean["echo"], parts)}
 
 
 def frame(stage: Stage, effort: Effort, number: int) -> Readings:
