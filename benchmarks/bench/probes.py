@@ -87,10 +87,17 @@ def large_shm(stage: Stage, effort: Effort, number: int) -> Readings:
     return {"large-shm": over_direct(in_region(stage, LARGE, effort.medium, number))}
 
 
+def frame_sealed(stage: Stage, effort: Effort, number: int) -> Readings:
+    return {"frame-sealed": over_direct(in_sealed(stage, FRAME, effort.medium, number))}
+
+
+def large_sealed(stage: Stage, effort: Effort, number: int) -> Readings:
+    return {"large-sealed": over_direct(in_sealed(stage, LARGE, effort.medium, number))}
+
+
 def size(stage: Stage, effort: Effort, number: int) -> Readings:
-    """What the gateway adds must not grow with the tensor when the tensor is in shared memory."""
-    region = registered(stage, LARGE, [stage.gateway])
-    by_region, tiny = LARGE.region_message(region.name), SMALL.message()
+    """What the gateway adds must not grow with the tensor when it views the tensor where it lies."""
+    by_region, tiny = LARGE.region_message(stage.sealed(LARGE)), SMALL.message()
     parties = [
         Party("4.9 MB", lambda: stage.gateway.client.infer(by_region)),
         Party("64 B", lambda: stage.gateway.client.infer(tiny)),
@@ -103,18 +110,28 @@ def size(stage: Stage, effort: Effort, number: int) -> Readings:
 
 
 def in_band(stage: Stage, case: Case, calls: int, number: int) -> dict[str, Spent]:
-    return against_direct(stage, case, case.message(), calls, number)
+    return against_direct(stage, case, case.message(), case.message(), calls, number)
 
 
 def in_region(stage: Stage, case: Case, calls: int, number: int) -> dict[str, Spent]:
-    region = registered(stage, case, [stage.gateway, stage.direct])
-    return against_direct(stage, case, case.region_message(region.name), calls, number)
+    """Both have the same POSIX memory."""
+    message = case.region_message(registered(stage, case, [stage.gateway, stage.direct]).name)
+    return against_direct(stage, case, message, message, calls, number)
 
 
-def against_direct(stage: Stage, case: Case, message: bytes, calls: int, number: int) -> dict[str, Spent]:
+def in_sealed(stage: Stage, case: Case, calls: int, number: int) -> dict[str, Spent]:
+    """The gateway has memory that it made, direct the POSIX memory of the caller."""
+    ours = case.region_message(stage.sealed(case))
+    return against_direct(
+        stage, case, ours, case.region_message(registered(stage, case, [stage.direct]).name), calls, number
+    )
+
+
+def against_direct(stage: Stage, case: Case, ours: bytes, bare: bytes, calls: int, number: int) -> dict[str, Spent]:
+    """``ours``, ``bare``: the message to the gateway, and to direct."""
     parties = [
-        Party("gateway", lambda: stage.gateway.client.infer(message), stage.gateway.pid),
-        Party("direct", lambda: stage.direct.client.infer(message), stage.direct.pid),
+        Party("gateway", lambda: stage.gateway.client.infer(ours), stage.gateway.pid),
+        Party("direct", lambda: stage.direct.client.infer(bare), stage.direct.pid),
         Party("in-process", stage.in_process(case)),
     ]
     return alternate(parties, calls, number)
@@ -155,6 +172,8 @@ PROBES = (
     Probe(("large", "faults-large"), large),
     Probe(("frame-shm",), frame_shm),
     Probe(("large-shm",), large_shm),
+    Probe(("frame-sealed",), frame_sealed),
+    Probe(("large-sealed",), large_sealed),
     Probe(("size",), size),
     Probe(("hop",), hop.once),
     Probe(("copies",), copies.once, rounds=1),

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.bench.bare import OPTIONS
 from benchmarks.bench.cases import SERVED, Case
 from benchmarks.bench.client import Client
-from benchmarks.bench.shared import Region
+from benchmarks.bench.shared import Region, sealed
 from benchmarks.harness import Gateway, first_line, scratch
 
 START_LIMIT = 30.0
@@ -38,6 +38,7 @@ class Stage:
     _exits: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _regions: dict[str, Region] = field(default_factory=dict)
     _sessions: dict[str, Callable[[], object]] = field(default_factory=dict)
+    _sealed: dict[str, str] = field(default_factory=dict)
     _known: set[tuple[str, str]] = field(default_factory=set)
 
     @cached_property
@@ -99,6 +100,16 @@ class Stage:
             server.client.register(region.name, region.key, region.nbytes)
             self._known.add((server.address, case.name))
         return region
+
+    def sealed(self, case: Case) -> str:
+        """Name of a region of the gateway's with the case's tensor.
+
+        Raises:
+            NotMeasured: the gateway makes none.
+        """
+        if case.name not in self._sealed:
+            self._sealed[case.name] = self._exits.enter_context(sealed(self.gateway.address, case))
+        return self._sealed[case.name]
 
     def close(self) -> None:
         self._exits.close()
