@@ -40,7 +40,7 @@ def test_a_tensor_is_written_into_a_slot_once_and_read_from_it_once(copied):
 
 
 def test_big_requests_cost_few_page_faults_and_an_untuned_server_many():
-    ours, plain = faults.of_gateway(100), faults.of_plain_server(30)
+    ours, plain = faults.of_gateway(200), faults.of_plain_server(50)
     held = {
         name: (BY_NAME[f"faults-{name}"].holds(ours[name]), BY_NAME[f"faults-{name}"].holds(plain[name]))
         for name in ours
