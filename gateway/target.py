@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import Protocol
 
+from edgeway.datatypes import BY_NAME, nbytes
 from edgeway.frames import aligned
-from edgeway.tensors import BY_NAME, nbytes
 from gateway.device.shedding import sheds
 from gateway.request import Signature, TensorSpec
 from gateway.routing.breaker import Breaker

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeway import frames
-from edgeway.tensors import BY_NAME
+from edgeway.datatypes import BY_NAME
 from gateway.admission.budget import Budget
 from gateway.dispatch.attempt import Attempt, room_for
 from gateway.dispatch.pacing import Pacing
