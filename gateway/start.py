@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgeway.process import apply_settings, tune_allocator
 from gateway.config import ProcessSettings
-from gateway.dispatch.launch import WorkerTerms, default_workers, inherited, launch_all
+from gateway.dispatch.launch import Inherited, WorkerTerms, default_workers, inherited, launch_all
 from gateway.lock import AlreadyRunning, hold
 from gateway.settings import ServeSettings
 
@@ -31,7 +31,7 @@ def serve(settings: ServeSettings) -> int:
         print(f"edgeway: {failed}", file=sys.stderr)
         return 1
     launched = launch_all(workers, terms)
-    refused = apply_process_settings(settings.config.process)
+    refused = apply_process_settings(settings.config.process, terms.inherited)
     try:
         from gateway import assembly  # here: it imports gRPC and protobuf, while the workers import their runtimes
 
@@ -43,13 +43,16 @@ def serve(settings: ServeSettings) -> int:
             os.close(fd)
 
 
-def apply_process_settings(process: ProcessSettings) -> list[str]:
+def apply_process_settings(process: ProcessSettings, given: Inherited) -> list[str]:
     """Set what the device config wants of the gateway's own process; what the system refused.
 
     The gateway goes on without it: late answers are better than none, and what is refused depends on who started us.
     """
     refused = apply_settings(
-        cpus=process.cpus, nice=process.nice, realtime=process.realtime_priority, lock=process.lock_memory
+        cpus=process.cpus,
+        nice=given.nice + process.nice,
+        realtime=process.realtime_priority or given.realtime,
+        lock=process.lock_memory,
     )
     return [f"process.{problem}" for problem in refused]
 

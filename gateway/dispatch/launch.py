@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from edgeway.process import realtime_priority
 from gateway.config import WorkerConfig
 
 _ONE_THREAD = {
@@ -34,11 +35,13 @@ class Inherited:
 
     cpus: tuple[int, ...]
     nice: int
+    realtime: int
+    """Priority of SCHED_FIFO; 0: an ordinary process."""
 
 
 def inherited() -> Inherited:
     """As it is now; to be asked before the gateway sets anything of this for itself."""
-    return Inherited(tuple(sorted(os.sched_getaffinity(0))), os.getpriority(os.PRIO_PROCESS, 0))
+    return Inherited(tuple(sorted(os.sched_getaffinity(0))), os.getpriority(os.PRIO_PROCESS, 0), realtime_priority())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def process_settings(config: WorkerConfig, given: Inherited) -> dict[str, Any]:
         "memoryLimitMB": config.memory_limit_mb or 0,
         "nice": given.nice + config.nice,
         "cpus": list(config.cpus or given.cpus),
-        "realtimePriority": config.realtime_priority,
+        "realtimePriority": config.realtime_priority or given.realtime,
         "lockMemory": config.lock_memory,
     }
 

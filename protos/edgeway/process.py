@@ -90,7 +90,7 @@ def set_nice(nice: int) -> None:
 
 def set_realtime(priority: int) -> None:
     """Go before all ordinary processes (SCHED_FIFO, 1 to 99); 0: be an ordinary one. Raises SettingRefused."""
-    if priority == 0 and os.sched_getscheduler(0) == os.SCHED_OTHER:
+    if priority == realtime_priority():
         return
     policy = os.SCHED_FIFO if priority else os.SCHED_OTHER
     try:
@@ -101,6 +101,11 @@ def set_realtime(priority: int) -> None:
             f"{priority}: {failed.strerror}",
             f"give the process CAP_SYS_NICE or RLIMIT_RTPRIO of {priority} (LimitRTPRIO={priority})",
         ) from failed
+
+
+def realtime_priority() -> int:
+    """That of the calling thread; 0: it is an ordinary one."""
+    return os.sched_getparam(0).sched_priority
 
 
 def lock_memory(wanted: bool) -> None:
