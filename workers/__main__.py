@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from typing import Any, Dict, List, Optional
 
-from edgeway.process import SETTING_REFUSED, apply_settings, tune_allocator
+from edgeway.process import SETTING_REFUSED, apply_settings, realtime_priority, tune_allocator
 from workers import process
 
 _MB = 1 << 20
@@ -82,8 +82,8 @@ def _settle(raw: Dict[str, Any]) -> None:
     """
     refused = apply_settings(
         cpus=[int(cpu) for cpu in raw.get("cpus", ())],
-        nice=int(raw.get("nice", 0)),
-        realtime=int(raw.get("realtimePriority") or 0),
+        nice=int(raw.get("nice", os.getpriority(os.PRIO_PROCESS, 0))),
+        realtime=int(raw.get("realtimePriority", realtime_priority())),
         lock=bool(raw.get("lockMemory")),
     )
     for problem in refused:
@@ -93,7 +93,7 @@ def _settle(raw: Dict[str, Any]) -> None:
 def fork_on_demand(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
     """Be the zygote of workers of this backend; exit code 3 where its runtime can't be imported."""
     process.die_with_parent(int(raw.get("parentPid", os.getppid())))
-    _settle({**raw, "realtimePriority": 0, "lockMemory": False})  # of the children; the zygote itself is in no hurry
+    _settle(raw)
     from workers.backend import BackendError, Settings
     from workers.registry import find
     from workers.zygote import Zygote

@@ -105,7 +105,7 @@ def launch_worker(config: WorkerConfig, terms: WorkerTerms, first_start: float) 
 
 def launch_zygote(backend: str, python: str | None, env: Mapping[str, str], given: Inherited) -> Launched:
     """A process that forks workers of this backend. Raises OSError: its interpreter can't be started."""
-    settings = {"nice": given.nice, "cpus": list(given.cpus)}
+    settings = {"nice": given.nice, "cpus": list(given.cpus), "realtimePriority": given.realtime}
     return _launch(["--zygote", "--backend", backend], settings, python, {**env, **_ONE_THREAD})
 
 
