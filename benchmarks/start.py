@@ -1,10 +1,12 @@
 """From launch to the first answer: ``edgeway serve`` with a CPU worker and a small model, N launches, medians.
 
     python -m benchmarks.start [--launches 9] [-o json]
+    python -m benchmarks.start --profile
 
 The control is the same model in one Python gRPC process (``benchmarks/direct.py``), launched in turn with the gateway.
 The clock starts before the process does, and stops when the client, which waits for the ready line, has its answer.
-Files are in the page cache: the first launch of each is not counted.
+Files are in the page cache: the first launch of each is not counted. ``--profile`` tells where the time goes: what each
+process imports, one after the other, as it does in a start.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -58,6 +62,51 @@ def answer(address: str) -> None:
         raise RuntimeError(f"a wrong answer: {result['y']}")
 
 
+PARTS = {
+    "gateway": {
+        "command line, config": "gateway.cli.serve",
+        "up to the launch of the workers": "gateway.start",
+        "asyncio": "asyncio",
+        "gRPC": "grpc.aio",
+        "protobuf and our messages": "edgeway.v1.worker_pb2",
+        "the rest of the gateway": "gateway.assembly",
+    },
+    "worker": {
+        "command line": "workers.__main__",
+        "protobuf and our messages": "edgeway.v1.worker_pb2",
+        "link and schedule": "workers.service",
+        "numpy": "numpy",
+        "backend": "workers.backends.cpu",
+        "ONNX Runtime": "onnxruntime",
+    },
+}
+"""By process: part of its start -> the module whose import is that part, in the order of a start."""
+_TIMER = """
+import importlib, json, sys, time
+took = []
+for module in sys.argv[1:]:
+    began = time.perf_counter()
+    importlib.import_module(module)
+    took.append(time.perf_counter() - began)
+print(json.dumps(took))
+"""
+
+
+def profile(launches: int) -> dict[str, dict[str, float]]:
+    """By process: part -> median milliseconds; the interpreter itself first."""
+    figures = {}
+    for name, parts in PARTS.items():
+        rounds = []
+        for _ in range(launches):
+            began = time.perf_counter()
+            done = subprocess.run([sys.executable, "-c", _TIMER, *parts.values()], capture_output=True, check=True)
+            whole, took = time.perf_counter() - began, json.loads(done.stdout)
+            rounds.append([whole - sum(took), *took])
+        medians = [round(statistics.median(column) * 1e3, 1) for column in zip(*rounds, strict=True)]
+        figures[name] = dict(zip(["interpreter, to its end", *parts], medians, strict=True))
+    return figures
+
+
 def measure(launches: int) -> dict[str, dict[str, object]]:
     """By server: medians and all launches, seconds."""
     took: dict[str, list[tuple[float, float]]] = {"gateway": [], "direct": []}
@@ -83,7 +132,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--launches", type=int, default=9)
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    parser.add_argument("--profile", action="store_true", help="where the time goes, instead")
     options = parser.parse_args()
+    if options.profile:
+        for name, parts in profile(options.launches).items():
+            print(name)
+            for part, milliseconds in parts.items():
+                print(f"  {milliseconds:7.1f} ms  {part}")
+        return
     figures = measure(options.launches)
     ours = float(str(figures["gateway"]["firstAnswerSeconds"]))
     if options.output == "json":

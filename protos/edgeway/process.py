@@ -104,8 +104,11 @@ def set_realtime(priority: int) -> None:
 
 
 def realtime_priority() -> int:
-    """That of the calling thread; 0: it is an ordinary one."""
-    return os.sched_getparam(0).sched_priority
+    """That of the calling thread; 0: it is an ordinary one, or the C library can't tell (musl)."""
+    try:
+        return os.sched_getparam(0).sched_priority
+    except OSError:
+        return 0
 
 
 def lock_memory(wanted: bool) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -90,6 +91,27 @@ def test_metrics_are_served_though_their_library_is_imported_at_the_first_scrape
                 'edgeway_request_duration_seconds_count{accelerator="cpu",code="OK",model="m",version="1"} 1.0' in page
             )
     assert "prometheus_client" in packages(told(folder, gateway.process.pid))
+
+
+def test_until_the_workers_are_launched_nothing_heavy_is_imported():
+    code = "import sys, gateway.cli.serve, gateway.start; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    there = set(done.stdout.split())
+    assert "gateway.dispatch.launch" in there
+    assert not {"grpc", "google.protobuf", "asyncio", "yaml", "numpy", "gateway.assembly"} & there
+
+
+def test_nothing_on_a_requests_way_is_logged(folder, gateway_in):
+    put(folder / "models", "m", scaled(2.0))
+    gateway = gateway_in({}, "--model-repository", str(folder / "models"), "--log-level", "debug")
+    ask(gateway)
+    wait_for(lambda: len(gateway.children()) >= 3, 10, "zygote and standby")
+    with Client(gateway.unix, deadline_ms=10_000) as client:
+        client.infer("m", {"x": np.ones(4, np.float32)})
+        before = gateway.log
+        for _ in range(50):
+            client.infer("m", {"x": np.ones(4, np.float32)})
+        assert gateway.log == before
 
 
 def test_the_garbage_of_a_start_is_frozen_and_nothing_is_collected_by_itself(folder, probed):
