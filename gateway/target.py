@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edgeway.datatypes import BY_NAME, nbytes
-from edgeway.frames import aligned
+from edgeway.frames import TensorPlace, aligned
 from gateway.device.shedding import sheds
-from gateway.request import Signature, TensorSpec
+from gateway.plan import KEPT, Plan, plan_of
+from gateway.request import Request, Signature, TensorSpec
 from gateway.routing.breaker import Breaker
 from gateway.routing.estimate import Estimates, RunEstimate
 from gateway.routing.policy import Candidate
@@ -158,6 +159,13 @@ class Target:
         self.breaker.renewed(now)
         self.tried = now
 
+    def settled(self, now: float) -> bool:
+        """Whether a run that ends well now says nothing new: one was measured just before, and nothing is held
+        against the target.
+        """
+        calm = not self.breaker.reason and not self.breaker.faults and not self.breaker.ejections
+        return calm and now - self.measured_at < LEARN_EVERY
+
     def measured(self, nbytes: int, run: float, service: float, wait: float, now: float) -> None:
         """A run ended well. Seconds: as the request felt it, by the worker's clock, and waiting for an instance."""
         if now - self.measured_at < LEARN_EVERY:
@@ -181,6 +189,17 @@ class Target:
         return f"<Target {self.name} {state} {self.in_flight} in flight>"
 
 
+class AnswerForm(NamedTuple):
+    """The outputs of answers, without their values."""
+
+    places: Sequence[TensorPlace]
+    """As the worker gave them."""
+    outputs: tuple[tuple[str, str, tuple[int, ...], int, int], ...]
+    """Name, datatype, shape, first byte in the slot, byte behind the last."""
+    room: int
+    """Bytes that they take in a slot."""
+
+
 @dataclass(slots=True, eq=False)
 class Version:
     """A version that is loaded, as the hot path sees it."""
@@ -197,15 +216,24 @@ class Version:
     output_index: Mapping[str, int] = field(init=False)
     output_sizes: tuple[int | None, ...] = field(init=False)
     """Bytes of each output, aligned for a slot; None where the shape or the datatype does not say."""
-    output_room: int | None = field(init=False)
-    """Bytes of all outputs; None where one of them does not say."""
+    plans: dict[object, Plan] = field(default_factory=dict)
+    """By form: requests of these forms fit the signature."""
+    answers: dict[int, AnswerForm] = field(default_factory=dict)
+    """By the id() of their places: checked, because workers are not believed."""
 
     def __post_init__(self) -> None:
         self.input_index = {spec.name: index for index, spec in enumerate(self.signature.inputs)}
         self.output_index = {spec.name: index for index, spec in enumerate(self.signature.outputs)}
         self.output_sizes = tuple(_fixed_size(spec) for spec in self.signature.outputs)
-        known = [size for size in self.output_sizes if size is not None]
-        self.output_room = sum(known) if len(known) == len(self.output_sizes) else None
+
+    def plan(self, request: Request) -> Plan:
+        """The plan for a request that fits the signature; kept for others of its form."""
+        plan = plan_of(request, self)
+        if request.form is not None:
+            if len(self.plans) >= KEPT:
+                self.plans.clear()
+            self.plans[request.form] = plan
+        return plan
 
     def enter(self) -> None:
         self.users += 1

@@ -402,7 +402,7 @@ def _descriptors(ancillary: Sequence[Tuple[int, int, bytes]]) -> List[int]:
 
 def _reply(run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: str = "", needed: int = 0) -> bytes:
     return frames.pack_reply(
-        Reply(run.infer.request_id, status, run.received, run.started, run.finished, needed, outputs, message)
+        Reply(run.infer.request_id, status, run.received, run.started, run.finished, needed, tuple(outputs), message)
     )
 
 

@@ -63,7 +63,8 @@ class _Collector:
             "Time from a request's arrival to its answer",
             labels=("model", "version", "accelerator", "code"),
         )
-        for labels, histogram in list(recorder.durations.items()):
+        for (model, version, accelerator, code), histogram in list(recorder.durations.items()):
+            labels = (model, version, accelerator, code.name)
             durations.add_metric(labels, cumulative(histogram), histogram.total)
         yield durations
         attempts = CounterMetricFamily("edgeway_attempts", "Tries on a target", labels=("target", "reason"))
