@@ -115,6 +115,12 @@ show-copies: $(DEV)  ## copies of tensor bytes per request, counted in pages; on
 show-faults: $(DEV)  ## page faults of the gateway per request; beside a server with the allocator as it is
 	@$(BIN)/python -m benchmarks.show.faults
 
+show-start: $(DEV)  ## from launch to the first answer, beside one Python gRPC process
+	@$(BIN)/python -m benchmarks.start
+
+show-memory: $(DEV)  ## memory of gateway and worker after 10 000 frames, page faults of a request (1 min)
+	@$(BIN)/python -m benchmarks.memory
+
 show-estimates: $(DEV)  ## predicted run times: error, coverage, how fast a change is followed
 	@$(BIN)/python -m benchmarks.estimates -o bounds
 
