@@ -14,8 +14,8 @@ import os
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from edgeway import frames
+from edgeway.datatypes import BY_CODE, BY_NAME
 from edgeway.frames import ALIGNMENT, FrameError, RegionPlace, TensorPlace
-from edgeway.tensors import BY_CODE, BY_NAME
 from workers.backend import InvalidInput, Tensor
 from workers.slots import read_tensor, room_needed, write_tensors
 

@@ -27,6 +27,8 @@ SHORT = {
     "bad_input": [],
     "shared_memory": ["--only", "safety", "--count", "200"],
     "model_files": [],
+    "copies": [],
+    "faults": ["--calls", "100"],
 }
 
 
@@ -48,12 +50,30 @@ def test_the_show_holds_in_its_short_form(name):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_overhead_benchmark_measures_both_sizes():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.overhead", "--rounds", "1", "--calls", "50", "-o", "json"],
-        capture_output=True,
-        text=True,
-        timeout=110,
+def test_the_benchmark_measures_what_it_can_in_its_short_form():
+    command = [sys.executable, "-m", "benchmarks.bench", "small", "frame", "hop", "--short", "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert {name: row.get("value", 0) > 0 for name, row in rows.items()} == dict.fromkeys(
+        ("small-p50", "small-cpu", "small-rate", "frame", "hop"), True
     )
-    figures = json.loads(done.stdout)
-    assert {name: figures[name]["ratio"] > 0 for name in ("64B", "frame")} == {"64B": True, "frame": True}
+
+
+def measured(name: str, *arguments: str) -> dict:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_start_benchmark_times_launches_beside_the_direct_process():
+    figures = measured("start", "--launches", "1")
+    assert figures["gateway"]["firstAnswerSeconds"] >= figures["gateway"]["readySeconds"] > 0
+    assert figures["direct"]["firstAnswerSeconds"] > 0
+    assert figures["ok"] is (figures["gateway"]["firstAnswerSeconds"] <= figures["bound"])
+
+
+def test_gateway_and_worker_are_small_and_a_request_faults_few_pages():
+    figures = measured("memory", "--requests", "300", "--frames", "100")
+    assert figures["ok"], figures
+    assert figures["directFaultsPerRequest"]["4.9 MB"] > 10 * figures["faultsPerRequest"]["4.9 MB"]
