@@ -204,7 +204,7 @@ class Regions:
         Raises:
             FrameError: malformed, or about regions that are not here.
         """
-        places, infer = frames.unpack_places(frame)
+        places, infer = frames.unpack_region_places(frame)
         if len(fds) != bool(places.outputs):
             raise FrameError(f"places of {len(places.outputs)} outputs came with {len(fds)} descriptors")
         token = Token(fds.pop()) if fds else None

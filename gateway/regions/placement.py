@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 
-from edgeway.frames import Places, RegionPlace, Reply, pack_places
+from edgeway.frames import Places, RegionPlace, Reply, pack_region_places
 from gateway.errors import Shed
 from gateway.regions.region import Region, RegionSpan
 from gateway.request import OutputTensor, Request
@@ -27,7 +27,7 @@ class Placement:
         self._inputs = inputs
         self._outputs = outputs
         self.token: int | None = _token() if outputs else None
-        self.packed = pack_places(
+        self.packed = pack_region_places(
             Places(
                 [_place(index, span) for index, span in inputs],
                 [_place(index, span) for index, span in outputs.items()],

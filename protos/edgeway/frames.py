@@ -246,14 +246,14 @@ def unpack_drop_region(frame: bytes) -> int:
     return int(_unpack(_DROP, frame)[1])
 
 
-def pack_places(places: Places) -> bytes:
+def pack_region_places(places: Places) -> bytes:
     """What stands before an INFER some of whose tensors lie in regions."""
     head = _PLACES.pack(PLACES, len(places.inputs), len(places.outputs))
     return b"".join([head, *(_PLACE.pack(*place) for place in (*places.inputs, *places.outputs))])
 
 
-def unpack_places(frame: bytes) -> tuple[Places, bytes]:
-    """(what ``pack_places`` wrote, the INFER behind it).
+def unpack_region_places(frame: bytes) -> tuple[Places, bytes]:
+    """(what ``pack_region_places`` wrote, the INFER behind it).
 
     Raises:
         FrameError: cut off, or counts beyond the limits.

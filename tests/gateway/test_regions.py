@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeway.frames import INFER, FrameError, Places, RegionPlace, Reply, TensorPlace, pack_places, unpack_places
+from edgeway.frames import (
+    INFER,
+    FrameError,
+    Places,
+    RegionPlace,
+    Reply,
+    TensorPlace,
+    pack_region_places,
+    unpack_region_places,
+)
 from gateway.errors import AlreadyExists, InvalidRequest, NotFound, NotOffered, Shed
 from gateway.front.region_forms import RegionForm, region_form
 from gateway.regions.files import FOLDER, may_use
@@ -242,8 +251,8 @@ places = st.builds(
 @settings(deadline=None)
 @given(st.lists(places, max_size=5), st.lists(places, max_size=5))
 def test_places_survive_their_frame(inputs, outputs):
-    frame = pack_places(Places(inputs, outputs)) + bytes((INFER, 7))
-    assert unpack_places(frame) == (Places(inputs, outputs), bytes((INFER, 7)))
+    frame = pack_region_places(Places(inputs, outputs)) + bytes((INFER, 7))
+    assert unpack_region_places(frame) == (Places(inputs, outputs), bytes((INFER, 7)))
     for cut in range(len(frame) - 1):
         with pytest.raises(FrameError):
-            unpack_places(frame[:cut])
+            unpack_region_places(frame[:cut])

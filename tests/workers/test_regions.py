@@ -45,7 +45,7 @@ def run(
     regions: Regions, inputs: tuple[RegionPlace, ...] = (), outputs: tuple[RegionPlace, ...] = (), token: int = 1
 ) -> RunRegions:
     fds = [os.eventfd(token, os.EFD_NONBLOCK)] if outputs else []
-    found, infer = regions.of_run(frames.pack_places(Places(inputs, outputs)) + INFER, fds)
+    found, infer = regions.of_run(frames.pack_region_places(Places(inputs, outputs)) + INFER, fds)
     assert infer == INFER
     assert not fds
     return found
