@@ -7,6 +7,7 @@ It takes one task per line of its input and gives one result per line: ``{"do": 
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import subprocess
@@ -90,6 +91,7 @@ class Caller:
         self._channels: dict[str, grpc.Channel] = {}
         self._calls: dict[tuple[str, str], Any] = {}
         self._regions: dict[tuple[str, str], tuple[Region, Any]] = {}
+        self._numbers = itertools.count()
 
     def check(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """One call, whose answer must be the model's; to a ``fresh`` server on a channel of its own."""
@@ -163,6 +165,8 @@ class Caller:
         if channel is not None:
             channel.close()
         self._calls = {key: call for key, call in self._calls.items() if key[0] != address}
+        for key in [key for key in self._regions if key[0] == address]:
+            self._regions.pop(key)[0].remove()
 
     def _infer(self, address: str, load: str) -> Any:
         if (address, load) not in self._calls:
@@ -173,7 +177,7 @@ class Caller:
         if not LOADS[load].shared:
             return message(LOADS[load].model)
         if (address, load) not in self._regions:
-            region = Region(f"peers-{os.getpid()}-{len(self._regions)}", LOADS[load].model)
+            region = Region(f"peers-{os.getpid()}-{next(self._numbers)}", LOADS[load].model)
             self._regions[address, load] = region, region.map()
             register: Any = self._channel(address).unary_unary(METHODS["SystemSharedMemoryRegister"].path)
             register(region.registration(), timeout=CALL_LIMIT)
