@@ -23,8 +23,10 @@ from rich.table import Table
 
 from benchmarks.harness import Verdict, scratch
 from benchmarks.peers import models
+from benchmarks.peers.client import Client
 from benchmarks.peers.rows import ROUNDS, ROWS, UNITS, Judged, chosen, exit_code, judge
 from benchmarks.peers.runs import OURS, Lengths, Run, Samples, duration, installed
+from benchmarks.peers.servers import Server
 
 SHORT = Lengths(loop=0.5, warm=0.2, open=4.0)
 NAMES = {"mlserver": "MLServer", "kserve": "KServe", "triton": "Triton (Python backend)"}
@@ -56,11 +58,12 @@ def main() -> int:
         found = installed(rows, samples, lambda what: step(what, 0.0))
         step("models", 0.0)
         vision = models.write(folder / "models")
-        run = Run(folder / "models", folder / "work", (cpus[0], cpus[1]), lengths, samples)
-        try:
-            run.measure(rows, rounds, step)
-        finally:
-            run.close()
+        with Client(folder / "models", cpus[1]) as client:
+
+            def launch(name: str, collector: str) -> Server:
+                return Server(name, folder / "models", folder / "work", cpus[0], collector)
+
+            Run(client, launch, lengths, samples).measure(rows, rounds, step)
     judged = [judge(row, samples.figure(row)) for row in rows]
     about = {"rounds": rounds, "visionMs": round(vision * 1e3, 2), "machine": machine(), "versions": found}
     {"text": _text, "json": _json, "bounds": _bounds}[options.output](judged, samples, about)

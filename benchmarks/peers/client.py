@@ -50,7 +50,8 @@ class Client:
             cwd=ROOT,
             env={**os.environ, **MEMORY},
         )
-        os.sched_setaffinity(self._process.pid, {cpu})
+        self.pid = self._process.pid
+        os.sched_setaffinity(self.pid, {cpu})
 
     def ask(self, **task: Any) -> dict[str, Any]:
         """The result of one task.
@@ -71,8 +72,14 @@ class Client:
             raise Refused(result["code"], result["refused"])
         return result
 
-    def close(self) -> None:
-        self._process.communicate(timeout=CALL_LIMIT)
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._process.communicate(timeout=CALL_LIMIT)
+        finally:
+            self._process.kill()
 
 
 class Refused(Exception):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 
@@ -21,8 +20,9 @@ OURS = "edgeway"
 CONTROLS = {"small": ("echo", "echo-again", "direct"), "frame": ("direct",), "big": ("direct",), "vision": ("direct",)}
 """Beside the rows of a load: a bare echo against itself, and the model in a bare server."""
 RATE = 60.0
-START_LIMIT = 60.0
+START_LIMIT = 120.0
 POLL = 0.005
+EVERYTHING = "*"
 NOT_OFFERED = {"UNIMPLEMENTED", "PERMISSION_DENIED"}
 
 
@@ -41,14 +41,14 @@ class Samples:
 
     values: dict[tuple[str, str, str], list[float]] = field(default_factory=dict)
     missing: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By server and load; load empty: the whole server."""
+    """By server and load; load empty: of the starts; ``EVERYTHING``: it is not installed."""
     notes: dict[str, float] = field(default_factory=dict)
 
     def add(self, server: str, kind: str, load: str, value: float) -> None:
         self.values.setdefault((server, kind, load), []).append(value)
 
     def why(self, server: str, load: str) -> str:
-        return self.missing.get((server, ""), "") or self.missing.get((server, load), "")
+        return self.missing.get((server, EVERYTHING), "") or self.missing.get((server, load), "")
 
     def figure(self, row: Row) -> Figure:
         """Both sides of a row."""
@@ -90,17 +90,16 @@ def duration(rows: Sequence[Row], rounds: int, lengths: Lengths) -> float:
 
 
 class Run:
-    """All servers and the client, on their CPUs."""
+    """The client, and the servers as they are needed."""
 
     def __init__(
-        self, models: Path, work: Path, cpus: tuple[int, int], lengths: Lengths, samples: Samples | None = None
+        self, client: Client, launch: Callable[[str, str], Server], lengths: Lengths, samples: Samples | None = None
     ) -> None:
+        """``launch(name, collector)`` starts a server, told where its traces go."""
         self.samples = samples or Samples()
-        self._models = models
-        self._work = work
-        self._cpu = cpus[0]
+        self._client = client
+        self._launch = launch
         self._lengths = lengths
-        self._client = Client(models, cpus[1])
         self._servers: dict[str, Server] = {}
         self._collector = ""
 
@@ -109,20 +108,16 @@ class Run:
         with collector() as (address, received):
             self._collector = address
             self._starts(rows, rounds, step)
-            for load, servers in takers(rows, ["latency", "cpu"]).items():
-                takes = self._lengths.loop + self._lengths.warm
-                with self._serving((*servers, *CONTROLS.get(load, ())), load, step) as present:
-                    for number in range(rounds):
-                        for name in turned(present, number):
-                            step(f"{load}, round {number + 1}: {name}", takes)
-                            self._loop(name, load)
-            for load, servers in takers(rows, ["open"]).items():
-                takes = self._lengths.open + self._lengths.warm
-                with self._serving((*servers, *CONTROLS.get(load, ())), load, step) as present:
-                    for number in range(rounds):
-                        for name in turned(present, number):
-                            step(f"open loop, round {number + 1}: {name}", takes)
-                            self._open(name, load, number)
+            for kinds, ask, seconds in (
+                (["latency", "cpu"], self._loop, self._lengths.loop),
+                (["open"], self._open, self._lengths.open),
+            ):
+                for load, servers in takers(rows, kinds).items():
+                    with self._serving((*servers, *CONTROLS.get(load, ())), load, step) as present:
+                        for number, name in ((n, each) for n in range(rounds) for each in turned(present, n)):
+                            step(f"{kinds[0]} {load}, round {number + 1}: {name}", seconds + self._lengths.warm)
+                            if not self.samples.why(process_of(name), load):
+                                ask(name, load, number)
             self.samples.notes["traceExports"] = float(len(received))
         return self.samples
 
@@ -137,19 +132,19 @@ class Run:
         """
         try:
             for name in dict.fromkeys(map(process_of, names)):
-                if not self.samples.why(name, load):
-                    step(f"{load}: start {name}", 0.0)
-                    self._servers[name] = Server(name, self._models, self._work, self._cpu, self._collector)
-            for name, server in self._servers.items():
-                step(f"{load}: first answer of {name}", 0.0)
+                if self.samples.why(name, load):
+                    continue
+                step(f"{load}: start {name}", 0.0)
+                self._servers[name] = self._launch(name, self._collector)
                 try:
-                    self._listening(server)
-                    self._check(server, load)
+                    self._listening(self._servers[name])
+                    self._check(self._servers[name], load)
                 except Failed as failed:
                     self.samples.missing[name, load] = str(failed)
             yield tuple(name for name in names if not self.samples.why(process_of(name), load))
             for name, server in self._servers.items():
-                self.samples.notes[f"{name} {load} memory after load, MB"] = server.proportional_mb()
+                if not self.samples.why(name, load):
+                    self.samples.notes[f"{name} {load} memory after load, MB"] = server.proportional_mb()
         finally:
             while self._servers:
                 self._servers.popitem()[1].stop()
@@ -164,7 +159,7 @@ class Run:
                         self._start(name, counts=number > 0)
 
     def _start(self, name: str, counts: bool) -> None:
-        server = Server(name, self._models, self._work, self._cpu, self._collector)
+        server = self._launch(name, self._collector)
         try:
             took = self._first_answer(server)
             for load in LOADS:
@@ -213,7 +208,8 @@ class Run:
         except Refused:
             self.samples.missing[server.name, load] = f"not offered by {server.name}"
 
-    def _loop(self, name: str, load: str) -> None:
+    def _loop(self, name: str, load: str, number: int) -> None:
+        del number
         server = self._servers[process_of(name)]
         task = {"do": "loop", "address": server.address, "load": load}
         try:
@@ -221,7 +217,7 @@ class Run:
             before = server.processor_seconds()
             result = self._client.ask(**task, seconds=self._lengths.loop)
             used = server.processor_seconds() - before
-        except Refused as refused:
+        except (Refused, Failed) as refused:
             self.samples.missing[server.name, load] = f"{name}: {refused}"[:200]
             return
         self.samples.add(name, "latency", load, result["p50"])
@@ -240,9 +236,6 @@ class Run:
         self.samples.add(name, "openP50", load, result["p50"])
         self.samples.add(name, "openErrors", load, result["errors"])
         self.samples.add(name, "openClientLateMs", load, result["late"])
-
-    def close(self) -> None:
-        self._client.close()
 
 
 def process_of(name: str) -> str:
@@ -287,5 +280,5 @@ def installed(rows: Sequence[Row], samples: Samples, said: Callable[[str], None]
             environments.ready(name)
             found[name] = environments.versions(name)
         except environments.Missing as missing:
-            samples.missing[name, ""] = f"{name} cannot be installed: {missing}"
+            samples.missing[name, EVERYTHING] = f"{name} cannot be installed: {missing}"
     return found

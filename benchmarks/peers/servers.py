@@ -141,24 +141,36 @@ class Server:
         """
         if self._process.poll() is not None:
             lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-            raise Failed(f"{self.name} ended with {self._process.returncode}: {lines[-1][-200:] if lines else ''}")
+            said = [line for line in lines if "rror" in line] or lines or ["no word of why"]
+            raise Failed(f"{self.name} ended with {self._process.returncode}: {said[-1].strip()[-200:]}")
         with socket.socket() as trial:
             return trial.connect_ex(("127.0.0.1", self._port)) == 0
 
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
-
     def processor_seconds(self) -> float:
-        """User and system time of its processes so far, to the nanosecond that the scheduler accounts."""
-        return sum(time.clock_gettime_ns(processor_clock(pid)) for pid in self._pids()) / 1e9
+        """User and system time of its processes so far, to the nanosecond that the scheduler accounts.
+
+        Raises:
+            Failed: it has ended.
+        """
+        try:
+            return sum(time.clock_gettime_ns(processor_clock(pid)) for pid in self._pids()) / 1e9
+        except OSError as gone:
+            raise Failed(f"a process of {self.name} ended while it was measured") from gone
 
     def proportional_mb(self) -> float:
-        """Resident memory of its processes, pages that several share divided among them."""
+        """Resident memory of its processes, pages that several share divided among them.
+
+        Raises:
+            Failed: it has ended.
+        """
         total = 0
-        for pid in self._pids():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
+        try:
+            for pid in self._pids():
+                for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                    if line.startswith("Pss:"):
+                        total += int(line.split()[1])
+        except OSError as gone:
+            raise Failed(f"a process of {self.name} ended while it was measured") from gone
         return total / 1024
 
     def stop(self) -> None:
