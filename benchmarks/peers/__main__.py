@@ -74,12 +74,14 @@ def main() -> int:
 def progress(seconds: float) -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr, told what begins and how many seconds it takes."""
     columns = (TextColumn("{task.description:32}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    # Drawn at each step only: a bar that moves takes the client's CPU.
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, auto_refresh=False) as bar:
         task = bar.add_task("begin", total=seconds)
         before = [0.0]
 
         def step(what: str, takes: float) -> None:
-            bar.update(task, advance=before[0], description=what)
+            bar.update(task, advance=before[0], description=what, refresh=True)
             before[0] = takes
 
         yield step

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.harness import descendants
+from benchmarks.harness import alive, descendants
 from benchmarks.peers import environments, repository
+from benchmarks.peers.loads import PLACES
 
 STOP_LIMIT = 15.0
 ROOT = environments.ROOT
@@ -75,7 +76,7 @@ def _triton(models: Path, work: Path, port: int, collector: str) -> Launch:
     command += ["--backend-directory", str(environments.triton_backends())]
     command += ["--grpc-address", "127.0.0.1", "--grpc-port", str(port), "--allow-http", "false"]
     command += ["--allow-metrics", "true", "--metrics-address", "127.0.0.1", "--metrics-port", str(free_port())]
-    command += ["--exit-timeout-secs", "5"]
+    command += ["--exit-timeout-secs", "5", "--backend-config", f"python,shm-region-prefix-name={work.name}"]
     path = f"{environments.python('triton').parent}:{os.environ['PATH']}"
     return Launch(command, {"PATH": path, "LD_LIBRARY_PATH": environments.triton_libraries()})
 
@@ -84,7 +85,7 @@ def _bare(what: str) -> Callable[[Path, Path, int, str], Launch]:
     def launch(models: Path, work: Path, port: int, collector: str) -> Launch:
         del work, collector
         command = [sys.executable, "-m", "benchmarks.peers.serving.bare", str(models), str(port), what]
-        return Launch(command, {"PYTHONPATH": ":".join(sys.path)})
+        return Launch(command, {"PYTHONPATH": ":".join(str(ROOT / place) for place in ("", "protos", "clients"))})
 
     return launch
 
@@ -126,7 +127,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 env={**environment, **launch.environment},
-                cwd=ROOT,
+                cwd=folder,  # not the checkout, whose packages would be taken for the installed ones
             )
 
     @property
@@ -153,7 +154,7 @@ class Server:
             Failed: it has ended.
         """
         try:
-            return sum(time.clock_gettime_ns(processor_clock(pid)) for pid in self._pids()) / 1e9
+            return sum(time.clock_gettime_ns(processor_clock(pid)) for pid in self.pids()) / 1e9
         except OSError as gone:
             raise Failed(f"a process of {self.name} ended while it was measured") from gone
 
@@ -165,7 +166,7 @@ class Server:
         """
         total = 0
         try:
-            for pid in self._pids():
+            for pid in self.pids():
                 for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                     if line.startswith("Pss:"):
                         total += int(line.split()[1])
@@ -174,19 +175,20 @@ class Server:
         return total / 1024
 
     def stop(self) -> None:
-        pids = self._pids()
+        """SIGTERM; SIGKILL for what is left of its processes, whose shared memory is removed."""
+        pids = self.pids()
         self._process.send_signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_LIMIT)
-        except subprocess.TimeoutExpired:
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            self._process.wait()
+        for pid in filter(alive, pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        for left in PLACES.glob(f"*{self._log.parent.name}*"):
+            left.unlink(missing_ok=True)
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """Of its processes, the one that was started first."""
         return [self._process.pid, *descendants(self._process.pid)]
 
 

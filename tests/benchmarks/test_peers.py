@@ -16,14 +16,14 @@ from tritonclient import grpc as triton
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.grpc._utils import _get_inference_request
 
-from benchmarks.harness import wait_for
+from benchmarks.harness import alive, wait_for
 from benchmarks.peers import environments, models, repository
 from benchmarks.peers.client import Client, Refused
 from benchmarks.peers.loads import LOADS, PLACES, Region, arrivals, message
 from benchmarks.peers.models import SPECS
 from benchmarks.peers.rows import ROUNDS, ROWS, Figure, Row, chosen, exit_code, judge
 from benchmarks.peers.runs import EVERYTHING, Lengths, Run, Samples, collector
-from benchmarks.peers.servers import Failed, Server
+from benchmarks.peers.servers import LAUNCHES, Failed, Launch, Server
 
 ROW = Row("triton-small", "triton", "latency", "small", 1.5, 1.0, "64 B")
 OPEN = Row("triton-open", "triton", "open", "vision", 1.15, 0.9, "CNN")
@@ -395,6 +395,38 @@ def test_an_open_loop_asks_at_every_arrival_and_counts_errors_as_the_longest_wai
     failed = client.ask(address=echo.address, **task)
     assert failed["errors"] == failed["calls"]
     assert failed["p50"] == 30000.0
+
+
+@pytest.mark.system
+def test_a_server_runs_on_its_cpu_outside_of_the_checkout(asked, here):
+    _, direct, _ = asked
+    (pid,) = direct.pids()
+    assert os.sched_getaffinity(pid) == {here}
+    assert environments.ROOT not in Path(f"/proc/{pid}/cwd").resolve().parents
+
+
+@pytest.mark.system
+def test_a_process_that_outlives_its_server_is_killed_and_its_shared_memory_removed(
+    monkeypatch, written, tmp_path, here
+):
+    stays = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    starts = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {stays!r}]); time.sleep(60)"
+    folders = []
+
+    def launch(models, work, port, collector):
+        folders.append(work)
+        return Launch([sys.executable, "-c", starts])
+
+    monkeypatch.setitem(LAUNCHES, "stays", launch)
+    server = Server("stays", written, tmp_path, here, "")
+    wait_for(lambda: (folders[0] / "log").read_text(), 30, "a child that ignores SIGTERM")
+    left = PLACES / f"{folders[0].name}-region"
+    left.touch()
+    pids = server.pids()
+    assert len(pids) == 2
+    server.stop()
+    wait_for(lambda: not any(map(alive, pids)), 10, "the end of both")
+    assert not left.exists()
 
 
 def test_the_collector_takes_exports():
