@@ -125,4 +125,4 @@ picture: $(STAMP)  ## docs/demo.svg from a real run
 	@$(BIN)/edgeway demo --svg docs/demo.svg
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .peers build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

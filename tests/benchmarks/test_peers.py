@@ -17,6 +17,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.grpc._utils import _get_inference_request
 
 from benchmarks.harness import alive, wait_for
+from benchmarks.peers import __main__ as cli
 from benchmarks.peers import environments, models, repository
 from benchmarks.peers.client import Client, Refused
 from benchmarks.peers.loads import LOADS, PLACES, Region, arrivals, message
@@ -90,6 +91,61 @@ def test_rows_are_chosen_by_peer_and_name_and_an_unknown_one_is_refused():
     assert [row.name for row in chosen([], ["triton-open"])] == ["triton-open"]
     with pytest.raises(ValueError, match="nobody"):
         chosen(["nobody"], [])
+
+
+# What is printed
+
+
+ABOUT = {"rounds": 5, "visionMs": 9.0, "machine": {}, "versions": {}}
+
+
+def printed(how, *each, about=ABOUT):
+    samples = Samples()
+    for name, value in (("echo", 0.5), ("echo-again", 0.505)):
+        samples.add(name, "latency", "small", value)
+    how(each, samples, about)
+
+
+def test_json_has_the_values_of_every_round_and_why_there_are_none(capsys):
+    printed(cli._json, judged([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]), judged([], [], "no wheel"))
+    document = json.loads(capsys.readouterr().out)
+    measured, missing = document["rows"]
+    assert (measured["ratios"], measured["ratio"], measured["state"]) == ([0.5, 1.0, 1.5], 1.0, "ok")
+    assert (missing["state"], missing["why"]) == ("not measured", "no wheel")
+    assert document["control"]["echoAgainstItself"] == 1.01
+
+
+def test_bounds_name_figure_bound_and_control(capsys):
+    printed(cli._bounds, judged([1.2], [1.0]), judged([2.0], [1.0]), judged([], [], "no wheel"))
+    control, ok, short, missing = capsys.readouterr().out.splitlines()[1:]
+    assert "control" in control
+    assert "1.01" in control
+    assert "ok" in ok
+    assert "1.200 (at most 1.5" in ok
+    assert "SHORT" in short
+    assert "SHORT" in missing
+    assert "not measured, no wheel" in missing
+
+
+def test_what_a_run_of_few_rounds_could_not_measure_is_not_called_short(capsys):
+    printed(cli._bounds, judged([], [], "no wheel"), about={**ABOUT, "rounds": 1})
+    shown = capsys.readouterr().out
+    assert "not measured, no wheel" in shown
+    assert "SHORT" not in shown
+
+
+def test_text_shows_both_sides(capsys):
+    printed(cli._text, judged([1.2], [1.0]), judged([], [], "no wheel"))
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("triton-small", "1.2 ms", "1 ms", "not measured: no wheel"))
+
+
+def test_an_unknown_row_is_a_usage_error(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["peers", "--rows", "nothing"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "unknown: nothing" in capsys.readouterr().err
 
 
 # Rounds, with servers and a client that only note what is asked of them
