@@ -209,7 +209,8 @@ def test_every_run_ends_exactly_once_and_no_slot_has_two_users(given_moves):
                 run.reply.cancel()
             free = [slot.number for group in link._slots._free.values() for slot in group]
             held = [each.slot.number for each in runs if each.held]
-            assert sorted(free + held) == list(range(1, link._slots._made + 1))
+            if not pair.closed:  # a closed link has let go of its free ones
+                assert sorted(free + held) == list(range(1, link._slots._made + 1))
             assert all(len(pair.ends[each.number]) == each.ended for each in runs)
             alive = [each for each in runs if not each.ended]
             assert bool(link.oldest_age(pair.loop.time() + 1)) == bool(alive)
