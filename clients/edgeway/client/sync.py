@@ -77,7 +77,8 @@ class Client:
             degrade: ``never`` forbids another target than the first; None: what the deployment says.
             metadata: of the call, such as ``traceparent``.
             into: outputs that are written into these arrays instead of new ones, without a copy where they lie in a
-                region; once there are some, other outputs come only if ``outputs`` names them.
+                region; once there are some, other outputs come only if ``outputs`` names them. After an error they may
+                hold anything.
 
         Raises:
             InferenceError: its subclass and ``code`` say what happened.
