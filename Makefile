@@ -97,6 +97,9 @@ show-model-files: $(DEV)  ## wrong model files are refused, the version before s
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.overhead
 
+show-runpath: $(DEV)  ## what a worker adds to ONNX Runtime, alone over its link
+	@$(BIN)/python -m benchmarks.runpath
+
 show-estimates: $(DEV)  ## predicted run times: error, coverage, how fast a change is followed
 	@$(BIN)/python -m benchmarks.estimates -o bounds
 

@@ -8,9 +8,6 @@ import time
 from collections import OrderedDict
 from typing import Any, Callable, List, Optional, Tuple
 
-from edgeway.frames import Infer
-from workers.slots import SlotMemory
-
 LONG = 0.1
 """Seconds. Runs that are expected to take longer keep off the reserved instance."""
 _TOLERATED = 64
@@ -27,34 +24,33 @@ class Run:
     __slots__ = (
         "_stop",
         "cancelled",
+        "deadline",
         "finished",
-        "infer",
-        "input_bytes",
+        "form",
         "key",
-        "model",
+        "number",
         "outputs",
+        "priority",
         "received",
         "running",
-        "slot",
         "started",
-        "wanted",
     )
 
-    def __init__(self, infer: Infer, model: Any, slot: SlotMemory, received: float) -> None:
-        self.infer = infer
-        self.model = model
-        self.slot = slot
+    def __init__(self, number: int, priority: int, deadline: float, received: float, form: Any = None) -> None:
+        """``deadline``: monotonic seconds by which it must have begun; ``form``: what is run on what."""
+        self.number = number
+        self.priority = priority
+        self.deadline = deadline
         self.received = received
+        self.form = form
         self.started = 0.0
         """Monotonic seconds at which the backend got it; 0: it never did."""
         self.finished = 0.0
-        self.input_bytes = 0
         self.cancelled = False
         self.running = False
         self.outputs: Optional[List[Any]] = None
         """Kept after the run while a larger slot is on its way."""
-        self.wanted: List[int] = []
-        self.key: _Key = (infer.priority, infer.deadline, infer.request_id)
+        self.key: _Key = (priority, deadline, number)
         self._stop: Optional[Callable[[], None]] = None
 
     def on_cancel(self, stop: Callable[[], None]) -> None:
@@ -101,7 +97,7 @@ class Lane:
         self._heap: List[Tuple[_Key, Run]] = []
 
     def add(self, run: Run) -> None:
-        self.runs[run.infer.request_id] = run
+        self.runs[run.number] = run
         heapq.heappush(self._heap, (run.key, run))
 
     def first(self, before: float) -> Run:
@@ -140,7 +136,7 @@ class Waiting:
         """The next run, which is taken out: the one that came first if it is starving, else the best; None: no run."""
         before = now - self._starvation
         lane = self._lane(before, short_only)
-        return lane.remove(lane.first(before).infer.request_id) if lane.runs else None
+        return lane.remove(lane.first(before).number) if lane.runs else None
 
     def _lane(self, before: float, short_only: bool) -> Lane:
         """The one that has the next run."""
@@ -227,4 +223,4 @@ class Schedule:
 
 def _rank(run: Run, before: float) -> Tuple[float, ...]:
     """Sorts the first ones of the lanes."""
-    return (0, run.received, run.infer.request_id) if run.received < before else (1, *run.key)
+    return (0, run.received, run.number) if run.received < before else (1, *run.key)

@@ -14,7 +14,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from edgeway import frames
-from edgeway.frames import FrameError, Infer, Reply, TensorPlace
+from edgeway.frames import FrameError, Reply, TensorPlace
 from edgeway.v1 import worker_pb2
 from workers.backend import (
     Backend,
@@ -25,11 +25,12 @@ from workers.backend import (
     Settings,
     Tensor,
 )
+from workers.forms import Form, Forms
 from workers.loaded import LoadedModel
 from workers.loading import LoadError, load
 from workers.process import resident_bytes
 from workers.schedule import LONG, Run, Schedule
-from workers.slots import Slots, read_tensor, room_needed, write_tensors
+from workers.slots import Slots, room_needed, write_tensors
 
 REPORT_SECONDS = 0.1
 """Between two looks at the device; a report is sent when something changed, and once a second."""
@@ -56,6 +57,7 @@ class Service:
         self._slots = Slots()
         self._schedule = Schedule(settings.starvation_seconds)
         self._models: Dict[int, LoadedModel] = {}
+        self._forms = Forms()
         self._runs: Dict[int, Run] = {}
         self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._spares = 0
@@ -82,16 +84,20 @@ class Service:
         """Take frames from the link, as long as it is this thread's turn."""
         # One buffer for all frames: recvmsg() would allocate the largest frame's 176 KiB for each.
         buffer = bytearray(frames.MAX_FRAME)
-        view = memoryview(buffer)
+        view, buffers, receive, infer = memoryview(buffer), [buffer], self._socket.recvmsg_into, frames.INFER
         while self._reader is turn:
             try:
-                count, ancillary, _, _ = self._socket.recvmsg_into([buffer], _ONE_FD)
+                count, ancillary, _, _ = receive(buffers, _ONE_FD)
             except OSError:
                 os._exit(0)
             if not count:
                 os._exit(0)
             try:
-                self._received(bytes(view[:count]), _descriptors(ancillary) if ancillary else [])
+                frame = bytes(view[:count])
+                if frame[0] == infer and not ancillary:
+                    self._infer(frame)
+                else:
+                    self._received(frame, _descriptors(ancillary) if ancillary else [])
             except FrameError as malformed:
                 print(f"the gateway broke the protocol of the link: {malformed}", file=sys.stderr, flush=True)
                 os._exit(4)
@@ -99,7 +105,7 @@ class Service:
     def _received(self, frame: bytes, fds: List[int]) -> None:
         kind = frames.kind(frame)
         if kind == frames.INFER:
-            self._infer(frames.unpack_infer(frame))
+            self._infer(frame)
         elif kind == frames.CANCEL:
             self._cancel(frames.unpack_cancel(frame))
         elif kind == frames.EXPIRE:
@@ -110,7 +116,9 @@ class Service:
                 raise FrameError(f"slot {slot} came with {len(fds)} descriptors")
             self._slots.add(slot, size, fds.pop())
         elif kind == frames.DROP_SLOT:
-            self._slots.drop(frames.unpack_drop_slot(frame))
+            slot = frames.unpack_drop_slot(frame)
+            self._forms.forget_slot(slot)
+            self._slots.drop(slot)
         elif kind == frames.FETCH:
             self._fetch(*frames.unpack_fetch(frame))
         elif kind == frames.CONTROL:
@@ -136,28 +144,32 @@ class Service:
 
     # -- runs --------------------------------------------------------------------------------------------------
 
-    def _infer(self, infer: Infer) -> None:
+    def _infer(self, frame: bytes) -> None:
         received = time.monotonic()
-        slot = self._slots.memory(infer.slot)
-        model = self._models.get(infer.model)
-        run = Run(infer, model, slot, received)
+        number, priority, deadline, _, key = frames.unpack_run(frame)
+        form = self._forms.find(key) or self._form(frame, key)
+        run = Run(number, priority, deadline, received, form)
+        model = form.model
         if model is None or not model.enter():
-            return self._send(_reply(run, frames.UNKNOWN_MODEL, message=f"no model has the handle {infer.model}"))
-        n_inputs, n_outputs = len(model.model.inputs), len(model.model.outputs)
-        for place in infer.inputs:
-            run.input_bytes += place.nbytes
-            if place.index >= n_inputs:
-                raise FrameError(f"run {infer.request_id} names an input that the model does not have")
-        run.wanted = list(infer.outputs) or list(range(n_outputs))
-        if max(run.wanted, default=-1) >= n_outputs:
-            raise FrameError(f"run {infer.request_id} names an output that the model does not have")
-        self._runs[infer.request_id] = run
-        expected = model.expected(run.input_bytes)
+            self._forms.forget_model(form.handle)
+            return self._send(_reply(run, frames.UNKNOWN_MODEL, message=f"no model has the handle {form.handle}"))
+        form.busy = True
+        self._runs[number] = run
+        expected = model.expected(form.input_bytes)
         if expected is not None and expected <= INLINE and self._schedule.claim():
             self._run_inline(run)
         else:
             self._schedule.put(run, short=expected is not None and expected <= LONG)
         return None
+
+    def _form(self, frame: bytes, key: bytes) -> Form:
+        """A form that is new, or whose like is in use. Raises FrameError."""
+        infer = frames.unpack_infer(frame)
+        model = self._models.get(infer.model)
+        form = Form(infer, self._slots.memory(infer.slot), model)
+        if model is not None:
+            self._forms.keep(key, form)
+        return form
 
     def _run_inline(self, run: Run) -> None:
         """Run on the reading thread: waking another would take longer. If it drags on, another one reads meanwhile."""
@@ -187,20 +199,22 @@ class Service:
                 self._run(run)
             finally:
                 self._schedule.done()
+            del run  # what it holds of a model would stay in memory until the next one comes
 
     def _run(self, run: Run) -> None:
-        infer, model, memory = run.infer, run.model.model, run.slot.tensors
+        form: Form = run.form
         started = time.monotonic()
         if run.cancelled:
             return self._finish(run, frames.CANCELLED, message="cancelled before it began")
-        if started > infer.deadline:
+        if started > run.deadline:
             return self._finish(run, frames.EXPIRED, message="the deadline was over before the run began")
         run.started = started
         run.running = True
+        outputs: Optional[List[Tensor]] = None
         try:
-            inputs = {model.inputs[place.index].name: read_tensor(memory, place) for place in infer.inputs}
-            run.slot.begin()
-            outputs: List[Tensor] = model.run(inputs, [model.outputs[index].name for index in run.wanted], run)
+            form.slot.begin()
+            if form.bound is None or not form.bound.run(run):
+                outputs = self._run_unbound(run)
         except BackendError as failed:
             self._ended(run)
             status = next((status for kind, status in _STATUS if isinstance(failed, kind)), frames.RUNTIME_ERROR)
@@ -211,12 +225,41 @@ class Service:
         self._ended(run)
         if run.cancelled:
             return self._finish(run, frames.CANCELLED, message="cancelled while it ran")
-        needed = room_needed(outputs)
-        if infer.out_offset + needed > len(memory):
-            return self._ask_for_room(run, outputs, needed)
-        self._finish(run, frames.OK, write_tensors(memory, infer.out_offset, run.wanted, outputs))
-        run.model.took(run.input_bytes, run.finished - started)  # only now: the answer is on its way
+        if outputs is None:
+            self._answer(run)
+        elif not self._answer_with(run, outputs):
+            return None
+        assert form.model is not None
+        form.model.took(form.input_bytes, run.finished - started)  # only now: the answer is on its way
         return None
+
+    def _run_unbound(self, run: Run) -> List[Tensor]:
+        """Raises BackendError, and FrameError where the frame's tensors make no sense."""
+        form: Form = run.form
+        form.bound = None
+        if form.trouble:
+            raise FrameError(form.trouble)
+        assert form.model is not None
+        return form.model.model.run(form.inputs, form.names, run)
+
+    def _answer(self, run: Run) -> None:
+        """The outputs are in their places, as those of the run before were."""
+        form: Form = run.form
+        assert form.places is not None
+        count, places = len(form.places), form.replies
+        self._last(run, frames.pack_done(run.number, run.received, run.started, run.finished, 0, count, places))
+
+    def _answer_with(self, run: Run, outputs: List[Tensor]) -> bool:
+        """Copy the outputs to where they belong, if there is room; else ask for it and say False."""
+        form: Form = run.form
+        memory, needed = form.slot.tensors, room_needed(outputs)
+        if form.out_offset + needed > len(memory):
+            self._ask_for_room(run, outputs, needed)
+            return False
+        places = write_tensors(memory, form.out_offset, form.wanted, outputs)
+        form.ran(places)
+        self._finish(run, frames.OK, places)
+        return True
 
     def _ask_for_room(self, run: Run, outputs: List[Tensor], needed: int) -> None:
         """Keep the outputs and say so in one step: the answer to a cancellation must not overtake it."""
@@ -239,7 +282,7 @@ class Service:
         if offset + room_needed(run.outputs) > len(memory):
             raise FrameError(f"slot {slot} is too small for the outputs of run {request_id}")
         outputs, run.outputs = run.outputs, None
-        self._finish(run, frames.OK, write_tensors(memory, offset, run.wanted, outputs))
+        self._finish(run, frames.OK, write_tensors(memory, offset, run.form.wanted, outputs))
 
     def _expire(self, request_id: int) -> None:
         """Answer for a run that waits. One that has begun goes on, one that is unknown has been answered."""
@@ -274,12 +317,19 @@ class Service:
 
     def _finish(self, run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: str = "") -> None:
         """The last answer of a run. It says when the run began and ended, if it did, whatever came of it."""
-        self._runs.pop(run.infer.request_id, None)
+        self._last(run, _reply(run, status, outputs, message))
+
+    def _last(self, run: Run, reply: bytes) -> None:
+        form: Form = run.form
+        self._runs.pop(run.number, None)
+        form.busy = False  # before the reply: the next run of this form may be here at once
         if run.cancelled and self._spares:
             self._schedule.wake()
-        self._send(_reply(run, status, outputs, message))
-        if run.model.leave():
-            self._closed(run.model)
+        self._send(reply)
+        model = form.model
+        assert model is not None
+        if model.leave():
+            self._closed(model)
 
     # -- models ------------------------------------------------------------------------------------------------
 
@@ -316,6 +366,7 @@ class Service:
         return self._control(worker_pb2.ToGateway(loaded=loaded))
 
     def _closed(self, model: LoadedModel) -> None:
+        self._forms.forget_model(model.handle)
         gc.collect()
         self._control(worker_pb2.ToGateway(unloaded=worker_pb2.Unloaded(model=model.handle)))
 
@@ -394,7 +445,7 @@ def _descriptors(ancillary: Sequence[Tuple[int, int, bytes]]) -> List[int]:
 
 def _reply(run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: str = "", needed: int = 0) -> bytes:
     return frames.pack_reply(
-        Reply(run.infer.request_id, status, run.received, run.started, run.finished, needed, outputs, message)
+        Reply(run.number, status, run.received, run.started, run.finished, needed, outputs, message)
     )
 
 

@@ -61,6 +61,8 @@ _DROP = struct.Struct("<BxxxI")
 _CANCEL = struct.Struct("<BxxxxxxxQ")
 _FETCH = struct.Struct("<BxxxIQQ")
 _INFER = struct.Struct("<BBHHxxIIQQdQ")
+_RUN = struct.Struct("<xBxxxxxxxxxxxxxxQQdd")
+"""Of ``_INFER`` what differs from request to request of one form,."""
 _REPLY = struct.Struct("<BBHxxxxQdddQ")
 _TENSOR = struct.Struct("<HBBxxxxQQ")
 _MAX_MESSAGE = 4096
@@ -228,6 +230,44 @@ def unpack_infer(frame: bytes) -> Infer:
         raise FrameError(f"infer frame of {len(frame)} bytes, expected {at + 2 * n_outputs}")
     outputs = struct.unpack_from(f"<{n_outputs}H", frame, at) if n_outputs else ()
     return Infer(request_id, model, slot, out_offset, deadline, priority, inputs, outputs)
+
+
+class RunHead(NamedTuple):
+    """What differs between the runs of one form, see ``Infer``."""
+
+    request_id: int
+    priority: int
+    deadline: float
+    budget_end: float
+    """Monotonic seconds at which the request's budget is over; 0: nobody said."""
+    form: bytes
+    """The rest of the frame, byte by byte: model, slot, and where the tensors lie. Two runs of equal form differ in
+    nothing but the contents of their tensors, and what was worked out for one is right for the other."""
+
+
+def unpack_run(frame: bytes) -> RunHead:
+    """The quick way to read an ``INFER`` frame whose form is known; ``unpack_infer`` checks it and reads all of it.
+
+    Raises:
+        FrameError: too short.
+    """
+    try:
+        priority, request_id, _, deadline, budget_end = _RUN.unpack_from(frame)
+    except struct.error as cut:
+        raise FrameError(f"infer frame of {len(frame)} bytes") from cut
+    return RunHead(request_id, priority, deadline, budget_end, frame[2:16] + frame[24:32] + frame[_INFER.size :])
+
+
+def pack_places(places: Sequence[TensorPlace]) -> bytes:
+    """The part of a reply that says where the outputs lie: the same for all runs of one form."""
+    return b"".join(map(_pack_tensor, places))
+
+
+def pack_done(
+    request_id: int, received: float, started: float, finished: float, shared: int, count: int, places: bytes
+) -> bytes:
+    """The reply to a run that went well, see ``Reply``: ``count`` outputs that lie at ``places``."""
+    return _REPLY.pack(REPLY, OK, count, request_id, received, started, finished, shared) + places
 
 
 def pack_reply(reply: Reply) -> bytes:
