@@ -16,6 +16,8 @@ from gateway.routing.breaker import Breaker
 from gateway.routing.estimate import Estimates, RunEstimate
 from gateway.routing.policy import Candidate
 
+SHARED_LEARNS = 0.05
+"""Share of the newest answer in what is believed of the size of batches: one full batch of 16 says nearly all."""
 STALE_AFTER = 1.0
 """Seconds without a run after which a target that seems too slow wants one request as a probe: else it would never be
 measured again."""
@@ -32,6 +34,10 @@ class LoadOrder:
     version: str
     path: str
     sha256: str
+    batch_size: int = 1
+    """Rows that may go in one run of the model; 1: each request goes alone."""
+    batch_delay: float = 0.0
+    """Seconds that a run may wait for others."""
 
 
 class WorkerView(Protocol):
@@ -93,6 +99,8 @@ class Target:
     """When the last attempt began, monotonic."""
     measured_at: float = 0.0
     """When a run last ended well, monotonic."""
+    shared: float = 1.0
+    """Requests that share one run of the model, of late."""
     output_bytes: int = 0
     """Largest answer seen: how much room a run's slot gets where the shapes do not say."""
 
@@ -158,8 +166,14 @@ class Target:
         self.breaker.renewed(now)
         self.tried = now
 
-    def measured(self, nbytes: int, run: float, service: float, wait: float, now: float) -> None:
-        """A run ended well. Seconds: as the request felt it, by the worker's clock, and waiting for an instance."""
+    def ran_with(self, requests: int) -> None:
+        """A run has answered so many requests together; each says so."""
+        self.shared += SHARED_LEARNS * (requests - self.shared)
+
+    def measured(self, nbytes: int, run: float, service: float | None, wait: float, now: float) -> None:
+        """A run ended well. Seconds: as the request felt it, by the worker's clock (None: it was not for it alone), and
+        waiting for an instance.
+        """
         if now - self.measured_at < LEARN_EVERY:
             return
         estimate = self.estimates.of(nbytes)
@@ -169,7 +183,7 @@ class Target:
         if before is not None and run < 0.5 * before and now - self.measured_at > STALE_AFTER:
             estimate.clear()
         estimate.add(run, now)
-        if self.worker is not None and self.worker.backend != "cpu":  # nobody asks for the CPU's
+        if service is not None and self.worker is not None and self.worker.backend != "cpu":  # nobody asks for its
             self.service.of(nbytes).add(service, now)
         self.waits.add(wait, now)
         self.measured_at = now

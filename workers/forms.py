@@ -6,12 +6,13 @@ frames are equal but for number, priority and times, so the rest of the frame is
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, Hashable, List, Optional, Sequence
 
 from edgeway import frames
 from edgeway.frames import FrameError, Infer, TensorPlace
 from edgeway.tensors import BY_CODE
 from workers.backend import Bound, Tensor
+from workers.joining import kind_of, rows_of
 from workers.loaded import LoadedModel
 from workers.slots import SlotMemory, read_tensor
 
@@ -26,6 +27,7 @@ class Form:
         "bindable",
         "bound",
         "busy",
+        "group",
         "handle",
         "input_bytes",
         "inputs",
@@ -34,6 +36,7 @@ class Form:
         "out_offset",
         "places",
         "replies",
+        "rows",
         "slot",
         "slot_number",
         "trouble",
@@ -52,6 +55,9 @@ class Form:
         self.input_bytes = 0
         self.wanted: List[int] = []
         self.names: List[str] = []
+        self.rows = 0
+        self.group: Optional[Hashable] = None
+        """Equal for runs that may go together, of ``rows`` rows; None: this one goes alone."""
         self.trouble = ""
         """Why such runs can't be done: a tensor that is not where or what the frame says."""
         self.bindable = True
@@ -78,6 +84,10 @@ class Form:
             self.inputs = {specs[place.index].name: read_tensor(self.slot.tensors, place) for place in infer.inputs}
         except FrameError as wrong:
             self.trouble = str(wrong)
+            return
+        if model.limits is not None and rows_of(self.inputs):
+            self.rows = rows_of(self.inputs)
+            self.group = (self.handle, tuple(self.wanted), kind_of(self.inputs))
 
     def ran(self, places: Sequence[TensorPlace]) -> None:
         """A run has left its outputs at these places. Where two have left them at the same, the next ones are bound to

@@ -21,15 +21,18 @@ from workers.backend import (
     BackendError,
     DeviceFault,
     InvalidInput,
+    Model,
     RunCancelled,
     Settings,
     Tensor,
 )
+from workers.batching import Member
 from workers.forms import Form, Forms
+from workers.joining import Shared, join, split
 from workers.loaded import LoadedModel
-from workers.loading import LoadError, load
+from workers.loading import LoadError, limits_of, load
 from workers.process import resident_bytes
-from workers.schedule import LONG, Run, Schedule
+from workers.schedule import LONG, Company, Run, Schedule
 from workers.slots import Slots, room_needed, write_tensors
 
 REPORT_SECONDS = 0.1
@@ -146,7 +149,7 @@ class Service:
 
     def _infer(self, frame: bytes) -> None:
         received = time.monotonic()
-        number, priority, deadline, _, key = frames.unpack_run(frame)
+        number, priority, deadline, budget_end, key = frames.unpack_run(frame)
         form = self._forms.find(key) or self._form(frame, key)
         run = Run(number, priority, deadline, received, form)
         model = form.model
@@ -156,7 +159,12 @@ class Service:
         form.busy = True
         self._runs[number] = run
         expected = model.expected(form.input_bytes)
-        if expected is not None and expected <= INLINE and self._schedule.claim():
+        if form.group is not None and model.limits is not None:
+            end = budget_end if budget_end > 0 else math.inf
+            member = Member(number, (priority, deadline), form.rows, form.input_bytes, received, end)
+            run.company = Company(form.group, member, model.limits, model.estimate)
+            self._schedule.put(run, short=expected is not None and expected <= LONG)
+        elif expected is not None and expected <= INLINE and self._schedule.claim():
             self._run_inline(run)
         else:
             self._schedule.put(run, short=expected is not None and expected <= LONG)
@@ -192,27 +200,40 @@ class Service:
     def _work(self, short_only: bool, until: Any = None) -> None:
         """What an instance does: one run after the other."""
         while True:
-            run = self._schedule.take(short_only, until)
-            if run is None:
+            runs = self._schedule.take(short_only, until)
+            if not runs:
                 return
             try:
-                self._run(run)
+                if len(runs) == 1:
+                    self._run(runs[0])
+                else:
+                    self._run_together(runs)
             finally:
                 self._schedule.done()
-            del run  # what it holds of a model would stay in memory until the next one comes
+            del runs  # what it holds of a model would stay in memory until the next one comes
+
+    def _begin(self, run: Run) -> bool:
+        """Mark a run as begun; False: it was too late, or nobody waits for it, and it has been answered."""
+        now = time.monotonic()
+        if run.cancelled:
+            self._finish(run, frames.CANCELLED, message="cancelled before it began")
+            return False
+        if now > run.deadline:
+            self._finish(run, frames.EXPIRED, message="the deadline was over before the run began")
+            return False
+        run.started = now
+        run.running = True
+        run.form.slot.begin()
+        return True
 
     def _run(self, run: Run) -> None:
+        if self._begin(run):
+            self._run_begun(run, run.started)
+
+    def _run_begun(self, run: Run, started: float) -> None:
         form: Form = run.form
-        started = time.monotonic()
-        if run.cancelled:
-            return self._finish(run, frames.CANCELLED, message="cancelled before it began")
-        if started > run.deadline:
-            return self._finish(run, frames.EXPIRED, message="the deadline was over before the run began")
-        run.started = started
-        run.running = True
         outputs: Optional[List[Tensor]] = None
         try:
-            form.slot.begin()
             if form.bound is None or not form.bound.run(run):
                 outputs = self._run_unbound(run)
         except BackendError as failed:
@@ -232,6 +253,49 @@ class Service:
         assert form.model is not None
         form.model.took(form.input_bytes, run.finished - started)  # only now: the answer is on its way
         return None
+
+    def _run_together(self, runs: List[Run]) -> None:
+        """One run of the model for several; one by one if that fails, so that none is failed by another."""
+        runs = [run for run in runs if self._begin(run)]
+        if not runs:
+            return
+        model: LoadedModel = runs[0].form.model
+        started, batch = time.monotonic(), Shared(runs)
+        for run in runs:
+            run.shared, run.batch = len(runs), batch
+        if len(runs) == 1 or not self._ran_together(runs, model.model, batch):
+            for run in runs:
+                run.batch = None
+                if run.cancelled:
+                    self._ended(run)
+                    self._finish(run, frames.CANCELLED, message="cancelled while it ran")
+                else:
+                    run.shared = 1
+                    self._run_begun(run, time.monotonic())
+            return
+        model.took(sum(run.form.input_bytes for run in runs), runs[0].finished - started)
+
+    def _ran_together(self, runs: List[Run], model: Model, batch: Shared) -> bool:
+        """Whether that went well; then they have been answered."""
+        try:
+            joined = model.run(join([run.form.inputs for run in runs]), runs[0].form.names, batch)
+            shares = split(joined, [run.form.rows for run in runs])
+        except RunCancelled:
+            return False
+        except Exception as failed:  # noqa: BLE001 - whose fault it was shows when each goes alone
+            print(f"{len(runs)} runs together failed: {failed}", file=sys.stderr, flush=True)
+            return False
+        if shares is None:
+            return False
+        finished = time.monotonic()
+        for run, outputs in zip(runs, shares):
+            run.done()
+            run.finished = finished
+            if run.cancelled:
+                self._finish(run, frames.CANCELLED, message="cancelled while it ran")
+            else:
+                self._answer_with(run, outputs)
+        return True
 
     def _run_unbound(self, run: Run) -> List[Tensor]:
         """Raises BackendError, and FrameError where the frame's tensors make no sense."""
@@ -258,7 +322,7 @@ class Service:
             return False
         places = write_tensors(memory, form.out_offset, form.wanted, outputs)
         form.ran(places)
-        self._finish(run, frames.OK, places)
+        self._last(run, _done(run, places))
         return True
 
     def _ask_for_room(self, run: Run, outputs: List[Tensor], needed: int) -> None:
@@ -282,7 +346,7 @@ class Service:
         if offset + room_needed(run.outputs) > len(memory):
             raise FrameError(f"slot {slot} is too small for the outputs of run {request_id}")
         outputs, run.outputs = run.outputs, None
-        self._finish(run, frames.OK, write_tensors(memory, offset, run.form.wanted, outputs))
+        self._last(run, _done(run, write_tensors(memory, offset, run.form.wanted, outputs)))
 
     def _expire(self, request_id: int) -> None:
         """Answer for a run that waits. One that has begun goes on, one that is unknown has been answered."""
@@ -297,7 +361,7 @@ class Service:
         had_run = run.cancel()
         if had_run or self._schedule.remove(request_id) is not None:
             self._finish(run, frames.CANCELLED, message="cancelled")
-        elif run.running and self._backend.kind in ("cpu", "simulated"):
+        elif run.running and (run.batch is None or run.batch.cancelled) and self._backend.kind in ("cpu", "simulated"):
             timer = threading.Timer(ZOMBIE_SECONDS, self._replace, (run,))
             timer.daemon = True
             timer.start()
@@ -346,7 +410,7 @@ class Service:
     def _load(self, order: Any) -> None:
         before, began = resident_bytes(), time.monotonic()
         try:
-            model = LoadedModel(order.model, load(self._backend, order))
+            model = LoadedModel(order.model, load(self._backend, order), limits_of(order))
         except LoadError as refused:
             failed = worker_pb2.LoadFailed(model=order.model, reason=refused.reason, message=str(refused))
             return self._control(worker_pb2.ToGateway(load_failed=failed))
@@ -447,6 +511,12 @@ def _reply(run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: 
     return frames.pack_reply(
         Reply(run.number, status, run.received, run.started, run.finished, needed, outputs, message)
     )
+
+
+def _done(run: Run, places: Sequence[TensorPlace]) -> bytes:
+    shared = run.shared if run.shared > 1 else 0
+    packed = frames.pack_places(places)
+    return frames.pack_done(run.number, run.received, run.started, run.finished, shared, len(places), packed)
 
 
 def _spec(spec: Any) -> Any:

@@ -140,6 +140,7 @@ class Link:
         expire_at: float | None,
         priority: int,
         hang_limit: float,
+        budget_end: float = 0.0,
     ) -> Pending:
         """Copy the inputs into a slot (the one copy on their way) and ask for the run.
 
@@ -153,6 +154,7 @@ class Link:
             priority: 1 to 9.
             hang_limit: seconds. When the worker has come to an end with nothing for so long, although it has this run,
                 or has not answered this run so long after it was cancelled, it is hung: the link is closed.
+            budget_end: monotonic seconds; the worker lets it wait for others, or go with them, within that; 0: no end.
 
         Raises:
             WorkerLost: the link is closed.
@@ -174,7 +176,9 @@ class Link:
         pending = Pending(number, self._loop.create_future(), slot, self._loop.time(), hang_limit)
         self._pending[number] = pending
         self._send(
-            frames.pack_infer(frames.Infer(number, model, slot.number, offset, start_by, priority, places, wanted))
+            frames.pack_infer(
+                frames.Infer(number, model, slot.number, offset, start_by, priority, places, wanted, budget_end)
+            )
         )
         if expire_at is not None:
             self._expiry.watch(number, expire_at, len(self._pending))

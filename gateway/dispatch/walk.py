@@ -192,7 +192,8 @@ class _Walk:
         record = AttemptRecord(worker.name, worker.backend, worker.kind, now, worker_pid=worker.pid)
         self.outcome.attempts.append(record)
         known = target.estimates.summary(self.nbytes)
-        expected, p95, p99 = known or (0.0, 0.0, 0.0)
+        half, p95, p99 = known or (0.0, 0.0, 0.0)
+        expected = half / target.shared  # its part of the worker's time, where it shares a run with others
         wait = target.wait(request.priority, now)
         start_by = self._start_by(wait)
         try:
@@ -219,6 +220,7 @@ class _Walk:
                 expire_at=expire_at,
                 priority=request.priority,
                 hang_limit=max(HANG_FACTOR * p99, worker.hang_seconds),
+                budget_end=self.budget.deadline,
             )
         except EdgewayError as failed:
             record.ended, record.error, record.reason = self.stage.clock(), str(failed), failed.reason

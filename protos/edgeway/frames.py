@@ -60,7 +60,7 @@ _SLOT = struct.Struct("<BxxxIQ")
 _DROP = struct.Struct("<BxxxI")
 _CANCEL = struct.Struct("<BxxxxxxxQ")
 _FETCH = struct.Struct("<BxxxIQQ")
-_INFER = struct.Struct("<BBHHxxIIQQdQ")
+_INFER = struct.Struct("<BBHHxxIIQQdd")
 _RUN = struct.Struct("<xBxxxxxxxxxxxxxxQQdd")
 """Of ``_INFER`` what differs from request to request of one form,."""
 _REPLY = struct.Struct("<BBHxxxxQdddQ")
@@ -101,6 +101,8 @@ class Infer(NamedTuple):
     inputs: Sequence[TensorPlace]
     outputs: Sequence[int]
     """Positions of the wanted outputs; empty means all."""
+    budget_end: float = 0.0
+    """Monotonic seconds at which the request's budget is over: no batch may cost it that; 0: nobody said."""
 
 
 class Reply(NamedTuple):
@@ -114,10 +116,15 @@ class Reply(NamedTuple):
     """When the run began; 0 if it never did."""
     finished: float
     needed: int
-    """Bytes that the outputs need, with NEEDS_SLOT."""
+    """With NEEDS_SLOT: bytes that the outputs need. With OK: see ``shared``."""
     outputs: Sequence[TensorPlace]
     message: str
     """Why, for every status that is not OK."""
+
+    @property
+    def shared(self) -> int:
+        """Requests that were answered by this one run of the model, which took from ``started`` to ``finished``."""
+        return max(1, self.needed) if self.status == OK else 1
 
 
 def aligned(offset: int) -> int:
@@ -207,7 +214,7 @@ def pack_infer(infer: Infer) -> bytes:
         infer.request_id,
         infer.out_offset,
         infer.deadline,
-        0,
+        infer.budget_end,
     )
     wanted = struct.pack(f"<{len(infer.outputs)}H", *infer.outputs) if infer.outputs else b""
     frame = b"".join([head, *map(_pack_tensor, infer.inputs), wanted])
@@ -222,14 +229,14 @@ def unpack_infer(frame: bytes) -> Infer:
     Raises:
         FrameError: cut off, too long, or counts beyond the limits.
     """
-    _, priority, n_inputs, n_outputs, model, slot, request_id, out_offset, deadline, _ = _unpack(
+    _, priority, n_inputs, n_outputs, model, slot, request_id, out_offset, deadline, budget_end = _unpack(
         _INFER, frame, exact=False
     )
     inputs, at = _unpack_tensors(frame, _INFER.size, n_inputs)
     if len(frame) != at + 2 * n_outputs:
         raise FrameError(f"infer frame of {len(frame)} bytes, expected {at + 2 * n_outputs}")
     outputs = struct.unpack_from(f"<{n_outputs}H", frame, at) if n_outputs else ()
-    return Infer(request_id, model, slot, out_offset, deadline, priority, inputs, outputs)
+    return Infer(request_id, model, slot, out_offset, deadline, priority, inputs, outputs, budget_end)
 
 
 class RunHead(NamedTuple):
@@ -266,7 +273,9 @@ def pack_places(places: Sequence[TensorPlace]) -> bytes:
 def pack_done(
     request_id: int, received: float, started: float, finished: float, shared: int, count: int, places: bytes
 ) -> bytes:
-    """The reply to a run that went well, see ``Reply``: ``count`` outputs that lie at ``places``."""
+    """The reply to a run that went well, see ``Reply``: ``count`` outputs that lie at ``places``, and how many requests
+    ``shared`` the run.
+    """
     return _REPLY.pack(REPLY, OK, count, request_id, received, started, finished, shared) + places
 
 

@@ -71,18 +71,19 @@ def test_a_reply_comes_out_of_its_frame_as_it_went_in(reply):
     assert (list(read.outputs), read.message) == (list(reply.outputs), reply.message)
 
 
-infers = st.builds(Infer, u64, u32, u32, u64, times, st.integers(0, 9), places, st.lists(u16, max_size=4))
+infers = st.builds(Infer, u64, u32, u32, u64, times, st.integers(0, 9), places, st.lists(u16, max_size=4), times)
 
 
 @given(infers, infers)
 def test_runs_have_one_form_when_they_differ_in_number_priority_and_time_alone(one, other):
     head = frames.unpack_run(frames.pack_infer(one))
     assert head[:3] == (one.request_id, one.priority, one.deadline)
-    assert head.budget_end == 0.0
+    assert head.budget_end == one.budget_end
     like = other._replace(model=one.model, slot=one.slot, out_offset=one.out_offset, inputs=one.inputs)
     like = like._replace(outputs=one.outputs)
     assert frames.unpack_run(frames.pack_infer(like)).form == head.form
-    same = one._replace(request_id=0, priority=0, deadline=0) == other._replace(request_id=0, priority=0, deadline=0)
+    own = {"request_id": 0, "priority": 0, "deadline": 0.0, "budget_end": 0.0}
+    same = one._replace(**own) == other._replace(**own)
     assert (frames.unpack_run(frames.pack_infer(other)).form == head.form) == same
 
 

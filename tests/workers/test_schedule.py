@@ -117,7 +117,7 @@ def test_each_of_the_nine_priorities_is_a_level_of_its_own():
     schedule = schedule_at()
     for number, priority in enumerate((9, 3, 1, 2, 5)):
         schedule.put(run(number, priority, deadline=float(number)), short=True)
-    assert [schedule.take(short_only=False).priority for _ in range(5)] == [1, 2, 3, 5, 9]
+    assert [schedule.take(short_only=False)[0].priority for _ in range(5)] == [1, 2, 3, 5, 9]
 
 
 def test_a_starving_run_overtakes_more_important_ones_that_came_later():
@@ -126,10 +126,10 @@ def test_a_starving_run_overtakes_more_important_ones_that_came_later():
     schedule.put(run(1, priority=9, received=0.0), short=False)
     schedule.put(run(2, priority=1, received=1.0), short=True)
     moment.now = 1.9
-    assert schedule.take(short_only=False).number == 2
+    assert schedule.take(short_only=False)[0].number == 2
     schedule.put(run(3, priority=1, received=1.9), short=True)
     moment.now = 2.1
-    assert schedule.take(short_only=False).number == 1
+    assert schedule.take(short_only=False)[0].number == 1
 
 
 def test_runs_that_left_are_forgotten_while_one_waits_for_long():
@@ -146,8 +146,8 @@ def test_the_reserved_instance_leaves_long_runs_to_the_others():
     schedule = schedule_at()
     schedule.put(run(1, deadline=1.0), short=False)
     schedule.put(run(2, deadline=2.0), short=True)
-    assert schedule.take(short_only=True).number == 2
-    assert schedule.take(short_only=False).number == 1
+    assert schedule.take(short_only=True)[0].number == 2
+    assert schedule.take(short_only=False)[0].number == 1
 
 
 def test_a_waiting_run_can_be_taken_out_once():
@@ -175,7 +175,7 @@ def test_a_run_is_claimed_only_when_nobody_runs_or_waits():
 def test_a_waiting_instance_gets_the_run_that_comes():
     schedule = schedule_at()
     got: list[int] = []
-    thread = threading.Thread(target=lambda: got.append(schedule.take(short_only=True).number))
+    thread = threading.Thread(target=lambda: got.append(schedule.take(short_only=True)[0].number))
     thread.start()
     schedule.put(run(1), short=False)  # not for this one
     schedule.put(run(2), short=True)
@@ -214,7 +214,7 @@ def test_an_instance_that_leaves_passes_the_wake_up_on():
     leaving = threading.Event()
     got: list[int] = []
     stand_in = threading.Thread(target=lambda: schedule.take(False, leaving.is_set), daemon=True)
-    instance = threading.Thread(target=lambda: got.append(schedule.take(False).number), daemon=True)
+    instance = threading.Thread(target=lambda: got.append(schedule.take(False)[0].number), daemon=True)
     stand_in.start()
     while not schedule._changed._waiters:
         threading.Event().wait(0.001)

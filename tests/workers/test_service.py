@@ -40,31 +40,52 @@ class Worker:
         backend: str = "simulated",
         model: onnx.ModelProto | None = None,
         datatype: str = "FP32",
+        batching: tuple[int, float] | None = None,
         **settings: object,
     ) -> None:
         """``datatype``: of the input."""
         self.datatype = BY_NAME[datatype].code
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.settimeout(10)
         self.socket = ours
+        self.process = self.start(ours, theirs, options, backend, **settings)
+        self.pool = SlotPool(
+            lambda slot, fd: socket.send_fds(ours, [frames.pack_slot(slot.number, slot.size)], [fd]), lambda slot: None
+        )
+        self.load(folder, ours, model or scaled(2.0), batching)
+        while self._control().WhichOneof("message") != "loaded":
+            pass
+
+    @staticmethod
+    def start(
+        ours: socket.socket, theirs: socket.socket, options: dict, backend: str, **settings: object
+    ) -> subprocess.Popen[bytes]:
+        ours.settimeout(10)
         raw = {"instances": 1, "options": options, "parentPid": os.getpid(), **settings}
         settings_flag = f"--settings={json.dumps(raw)}"
-        self.process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "workers", f"--backend={backend}", f"--link-fd={theirs.fileno()}", settings_flag],
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
-        self.pool = SlotPool(
-            lambda slot, fd: socket.send_fds(ours, [frames.pack_slot(slot.number, slot.size)], [fd]), lambda slot: None
-        )
-        content = (model or scaled(2.0)).SerializeToString()
+        return process
+
+    @staticmethod
+    def load(
+        folder: Path, ours: socket.socket, model: onnx.ModelProto, batching: tuple[int, float] | None = None
+    ) -> None:
+        """``batching``: rows and seconds."""
+        content = model.SerializeToString()
         (folder / "model.onnx").write_bytes(content)
         load = worker_pb2.Load(
-            model=MODEL, name="m", path=str(folder / "model.onnx"), sha256=hashlib.sha256(content).hexdigest()
+            model=MODEL,
+            name="m",
+            path=str(folder / "model.onnx"),
+            sha256=hashlib.sha256(content).hexdigest(),
+            warmup_runs=1,
         )
+        if batching is not None:
+            load.batching.max_size, load.batching.max_delay_seconds = batching
         ours.send(frames.pack_control(worker_pb2.ToWorker(load=load).SerializeToString()))
-        while self._control().WhichOneof("message") != "loaded":
-            pass
 
     def _control(self) -> worker_pb2.ToGateway:
         frame = self.socket.recv(frames.MAX_FRAME)
