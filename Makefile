@@ -97,6 +97,9 @@ show-model-files: $(DEV)  ## wrong model files are refused, the version before s
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.overhead
 
+show-batching: $(DEV)  ## requests that share a run of the model: answers per second, and the wait of a lone one
+	@$(BIN)/python -m benchmarks.show.batching
+
 show-runpath: $(DEV)  ## what a worker adds to ONNX Runtime, alone over its link
 	@$(BIN)/python -m benchmarks.runpath
 
