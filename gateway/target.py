@@ -108,6 +108,11 @@ class Target:
     def accepts_work(self) -> bool:
         return self.handle != 0 and self.worker is not None and self.worker.state != "lost" and not self.failure
 
+    @property
+    def batch_delay(self) -> float:
+        """Seconds for which a run may wait in the worker for others to go with."""
+        return self.order.batch_delay if self.order is not None else 0.0
+
     def candidate(self, nbytes: int, priority: int, now: float) -> Candidate:
         """How it looks to a request with that many bytes of inputs."""
         worker = self.worker

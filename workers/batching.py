@@ -11,8 +11,16 @@ from typing import Callable, Dict, Hashable, List, NamedTuple, Sequence, Tuple
 CAUTION = 1.25
 """Times its expected time that a batch is given: its members' budgets must hold if it takes a little longer."""
 
+ANSWER = 0.001
+"""Seconds that an answer may take to where its budget ends."""
+
 Estimate = Callable[[int], float]
 """Bytes of inputs -> seconds that a run on them should take."""
+
+
+def seconds_for(input_bytes: int, estimate: Estimate) -> float:
+    """What a run on so many bytes is given, from its start to the end of the first budget."""
+    return CAUTION * estimate(input_bytes) + ANSWER
 
 
 class Limits(NamedTuple):
@@ -65,8 +73,7 @@ def ripe_at(gathered: Gathered, limits: Limits, estimate: Estimate) -> float:
     """
     if gathered.rows >= limits.size:
         return -math.inf
-    run = CAUTION * estimate(gathered.input_bytes)
-    return min(gathered.first + limits.delay, gathered.tightest - run)
+    return min(gathered.first + limits.delay, gathered.tightest - seconds_for(gathered.input_bytes, estimate))
 
 
 def together(members: Sequence[Member], now: float, limits: Limits, estimate: Estimate) -> List[Member]:
@@ -78,7 +85,7 @@ def together(members: Sequence[Member], now: float, limits: Limits, estimate: Es
     taken: List[Member] = []
     rows, size, tightest = 0, 0, math.inf
     for member in sorted(members, key=lambda member: (member.order, member.number)):
-        finish = now + CAUTION * estimate(size + member.input_bytes)
+        finish = now + seconds_for(size + member.input_bytes, estimate)
         if taken and (rows + member.rows > limits.size or finish > tightest):
             continue
         taken.append(member)

@@ -219,8 +219,8 @@ class _Walk:
                 start_by=start_by,
                 expire_at=expire_at,
                 priority=request.priority,
-                hang_limit=max(HANG_FACTOR * p99, worker.hang_seconds),
-                budget_end=self.budget.deadline,
+                hang_limit=max(HANG_FACTOR * p99, worker.hang_seconds) + target.batch_delay,
+                budget_end=self.budget.deadline if expire_at is None else expire_at,
             )
         except EdgewayError as failed:
             record.ended, record.error, record.reason = self.stage.clock(), str(failed), failed.reason

@@ -194,3 +194,19 @@ def test_a_model_that_can_not_batch_is_refused_with_the_reason_and_taken_without
     Path(path).write_text(text)
     wrong = gateway.run("validate", "-f", path)
     assert "batching.maxSize" in wrong.stderr
+
+
+def test_a_lone_request_that_waits_for_others_is_neither_hung_nor_late(folder, gateway_in):
+    sim = {"name": "sim", "backend": "simulated", "hangSeconds": 0.2, "options": {"serviceMs": 5}}
+    gateway = gateway_in({"workers": [sim, {"name": "cpu", "backend": "cpu"}]})
+    path = version_of(folder, "1", 3.0, "targets: [sim, cpu]\nbatching: {maxSize: 8, maxDelayMs: 1000}")
+    done = gateway.run("apply", "-f", path, "--wait")
+    assert done.returncode == 0, done.stderr
+    with Client(gateway.unix) as client:
+        for _ in range(3):
+            patient = client.infer("m", {"x": np.ones(1, np.float32)}, budget_ms=10000)
+            hasty = client.infer("m", {"x": np.ones(1, np.float32)}, budget_ms=500)
+            assert (patient.served_by, hasty.served_by) == ("sim", "sim")
+            assert patient.queue_ms > hasty.queue_ms
+            assert hasty.budget_left_ms > 0
+    assert gateway.worker("sim")["restarts"] == 0

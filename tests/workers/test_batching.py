@@ -20,7 +20,7 @@ from edgeway.tensors import BY_NAME, encode_bytes
 from edgeway.v1 import worker_pb2
 from tests.workers.test_service import FAR, MODEL, Worker, wait_begun, worker  # noqa: F401
 from workers.backend import Tensor
-from workers.batching import CAUTION, NOBODY, Gathering, Limits, Member, ripe_at, together
+from workers.batching import NOBODY, Gathering, Limits, Member, ripe_at, seconds_for, together
 from workers.joining import Shared, join, split
 from workers.schedule import Company, Run, Schedule
 
@@ -59,9 +59,9 @@ def test_a_batch_is_never_larger_than_allowed_and_has_the_first_in_order(waiting
 def test_whoever_comes_later_in_order_costs_nobody_the_budget(waiting, now, allowed, estimate):
     """Each member that is in time together with those before it stays so with those behind it."""
     taken = together(waiting, now, allowed, estimate)
-    finish = now + CAUTION * estimate(sum(member.input_bytes for member in taken))
+    finish = now + seconds_for(sum(member.input_bytes for member in taken), estimate)
     for position, member in enumerate(taken):
-        without = now + CAUTION * estimate(sum(each.input_bytes for each in taken[: position + 1]))
+        without = now + seconds_for(sum(each.input_bytes for each in taken[: position + 1]), estimate)
         if without <= member.end:
             assert finish <= member.end
 
@@ -71,7 +71,7 @@ def test_who_is_left_behind_has_no_room_or_would_cost_a_budget(waiting, now, all
     taken = together(waiting, now, allowed, estimate)
     rows, size = sum(m.rows for m in taken), sum(m.input_bytes for m in taken)
     for left in set(waiting) - set(taken):
-        longer = now + CAUTION * estimate(size + left.input_bytes)
+        longer = now + seconds_for(size + left.input_bytes, estimate)
         assert rows + left.rows > allowed.size or any(longer > member.end for member in taken)
 
 
@@ -81,7 +81,7 @@ def test_nobody_waits_longer_than_the_delay_or_than_the_tightest_budget_affords(
     for member in waiting:
         gathered = gathered.joined_by(member)
     at = ripe_at(gathered, allowed, estimate)
-    run = CAUTION * estimate(sum(member.input_bytes for member in waiting))
+    run = seconds_for(sum(member.input_bytes for member in waiting), estimate)
     for member in waiting:
         assert at <= member.received + allowed.delay
         assert at <= member.end - run or at == -math.inf
