@@ -197,7 +197,7 @@ class Schedule:
         self._groups: Dict[Hashable, Dict[int, Run]] = {}
         """What may go together, whether it gathers or is in the queue."""
         self._alarm = math.inf
-        """When the takers that wait will look again by themselves."""
+        """When one of the takers that wait will look again by itself."""
 
     def put(self, run: Run, short: bool) -> None:
         with self._changed:
@@ -209,7 +209,7 @@ class Schedule:
                 at = self._gathering.next_at()
                 if at < self._alarm:
                     self._alarm = at
-                    self._changed.notify_all()
+                    self._changed.notify()  # one keeps the time, see ``take``
                 return
             self._waiting.add(run, short)
             # Several kinds of takers wait; the one that is woken must be one that may take this run.
@@ -226,21 +226,27 @@ class Schedule:
                     self._changed.notify()  # it may have been woken for a run that another has to take now
                     return []
                 now = self._clock()
-                if self._gathered:
-                    self._queue_what_is_due(now)
+                moved = bool(self._gathered) and self._queue_what_is_due(now)
                 run = self._waiting.take(now, short_only)
-                if run is not None:
+                runs = [] if run is None else [run]
+                if run is not None and run.company is not None:
+                    runs = self._with_others(run, run.company, now)
+                if moved and self._waiting:
+                    self._changed.notify_all()  # there is more than this one takes, or other than it may take
+                elif runs and self._gathered:
+                    self._changed.notify()  # another has to keep the time
+                if runs:
                     self._taken += 1
-                    return [run] if run.company is None else self._with_others(run, run.company, now)
+                    return runs
                 self._alarm = at = self._gathering.next_at()
                 self._changed.wait(None if at == math.inf else max(0.0, at - now))
 
-    def _queue_what_is_due(self, now: float) -> None:
+    def _queue_what_is_due(self, now: float) -> bool:
+        """Whether there was something."""
         due = self._gathering.due(now)
         for number in due:
             self._waiting.add(*self._gathered.pop(number))
-        if due:
-            self._changed.notify_all()  # it may be more, or other, than this taker takes
+        return bool(due)
 
     def _with_others(self, run: Run, company: Company, now: float) -> List[Run]:
         """A run that was taken out of the queue, and those that are taken out to go with it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -155,6 +156,35 @@ def test_a_run_that_waits_for_others_can_be_taken_out_and_leaves_nothing_behind(
     assert [run.number for run in schedule.take(False)] == [0, 2, 3, 4]
     assert not schedule._groups
     assert not schedule._gathered
+
+
+def test_whoever_waits_for_others_is_not_forgotten_when_the_instance_that_kept_the_time_gets_other_work():
+    schedule = Schedule(2.0)
+    got: list[list[int]] = []
+    busy = threading.Event()
+
+    def instance() -> None:
+        while True:
+            runs = [run.number for run in schedule.take(False)]
+            got.append(runs)
+            if runs == [1]:
+                busy.wait(10)
+                return
+            if runs == [0]:
+                return
+
+    threads = [threading.Thread(target=instance, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    now = time.monotonic()
+    schedule.put(batched(0, delay=0.2, received=now), short=True)
+    schedule.put(Run(1, 5, 0.0, now), short=True)
+    deadline = time.monotonic() + 10
+    while [0] not in got:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    busy.set()
+    assert [1] in got
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=6), st.sampled_from(["FP32", "INT64", "BOOL", "BYTES"]))

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.harness import model_of, scaled, value
+from benchmarks.harness import model_of, scaled, slow_for, value
 from edgeway import frames
 from edgeway.frames import Infer, Reply, TensorPlace
 from edgeway.tensors import BY_NAME
@@ -320,6 +320,34 @@ def test_a_model_that_is_unloaded_is_unknown_and_its_memory_is_given_back(worker
     assert before - resident_mb(made.process.pid) > 200
     made.infer(9)
     assert made.reply().status == frames.UNKNOWN_MODEL
+
+
+def test_a_slot_that_is_dropped_is_unmapped_however_often_it_was_used(worker):
+    made = worker({}, backend="cpu")
+    for number in range(1, 6):
+        slot = made.infer(number)
+        assert outputs(made, slot) == [2.0]
+    assert "memfd" in Path(f"/proc/{made.process.pid}/maps").read_text()
+    made.socket.send(frames.pack_drop_slot(slot.number))
+    beat = worker_pb2.ToWorker(heartbeat=worker_pb2.Heartbeat(sequence=1))
+    made.socket.send(frames.pack_control(beat.SerializeToString()))
+    while made._control().WhichOneof("message") != "heartbeat":
+        pass
+    assert "memfd" not in Path(f"/proc/{made.process.pid}/maps").read_text()
+
+
+def test_a_run_that_was_ended_spoils_none_that_comes_into_its_slot_after_it(worker):
+    made = worker({}, backend="cpu", model=slow_for(0.25))
+    for number in range(1, 4):
+        assert outputs(made, made.infer(number)) == [1.0]
+    slot = made.infer(4)
+    wait_begun(slot)
+    made.socket.send(frames.pack_cancel(4))
+    ended = made.reply()
+    assert (ended.request_id, ended.status) == (4, frames.CANCELLED)
+    made.pool.give(slot, 0.0)
+    for number in range(5, 8):
+        assert outputs(made, made.infer(number)) == [1.0]
 
 
 def resident_mb(pid: int) -> int:
