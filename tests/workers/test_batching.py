@@ -145,6 +145,62 @@ def test_the_queue_hands_out_batches_of_one_group_and_single_runs_between():
     assert len(schedule) == 0
 
 
+schedule_steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from("ab-"), st.integers(1, 3), st.integers(1, 9)),
+        st.tuples(st.just("remove"), st.integers(0, 30)),
+        st.tuples(st.just("pass"), st.floats(0, 0.5)),
+        st.tuples(st.just("take")),
+    ),
+    max_size=60,
+)
+
+
+@given(schedule_steps, limits)
+def test_every_run_is_handed_out_once_with_its_like_and_the_best_goes_first(given_steps, allowed):
+    """Of an instance that is always free when time passes."""
+    now = [0.0]
+    schedule = Schedule(1e9, lambda: now[0])
+    inside: dict[int, Run] = {}
+    number = 0
+
+    def take() -> None:
+        due = [r for r in inside.values() if r.company is None]
+        if not due and schedule._gathering.next_at() > now[0] and not len(schedule._waiting):
+            return
+        runs = schedule.take(False)
+        groups = {run.company.group if run.company else None for run in runs}
+        assert len(groups) == 1
+        assert len(runs) == 1 or sum(run.company.member.rows for run in runs) <= allowed.size
+        alone = [run for run in due if run.key < runs[0].key]
+        assert not alone  # nobody who waits for no company is passed over
+        for run in runs:
+            assert inside.pop(run.number) is run
+
+    for kind, *what in given_steps:
+        if kind == "put":
+            group, rows, priority = what
+            run = Run(number, priority, 0.0, now[0])
+            if group != "-":
+                member = Member(number, (priority, 0.0), rows, 8, now[0], math.inf)
+                run.company = Company(group, member, allowed, lambda nbytes: 0.0)
+            schedule.put(run, short=True)
+            inside[number] = run
+            number += 1
+        elif kind == "remove":
+            assert schedule.remove(what[0]) is inside.pop(what[0], None)
+        elif kind == "pass":
+            now[0] += what[0]
+        else:
+            take()
+        assert len(schedule) == len(inside)
+    now[0] = 1e6
+    while inside:
+        take()
+    assert not len(schedule)
+    assert not schedule._groups
+
+
 def test_a_run_that_waits_for_others_can_be_taken_out_and_leaves_nothing_behind():
     schedule = Schedule(2.0, lambda: 0.0)
     for number in range(3):
