@@ -100,6 +100,12 @@ show-model-files: $(DEV)  ## wrong model files are refused, the version before s
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.overhead
 
+show-start: $(DEV)  ## from launch to the first answer, beside one Python gRPC process
+	@$(BIN)/python -m benchmarks.start
+
+show-memory: $(DEV)  ## memory of gateway and worker after 10 000 frames, page faults of a request (1 min)
+	@$(BIN)/python -m benchmarks.memory
+
 show-estimates: $(DEV)  ## predicted run times: error, coverage, how fast a change is followed
 	@$(BIN)/python -m benchmarks.estimates -o bounds
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeway.datatypes import BY_NAME
 from edgeway.frames import TensorPlace, aligned, pack_tensors
-from edgeway.tensors import BY_NAME
 
 if TYPE_CHECKING:
     from gateway.request import Request

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import NamedTuple, Protocol
 
+from edgeway.datatypes import BY_NAME, nbytes
 from edgeway.frames import TensorPlace, aligned
-from edgeway.tensors import BY_NAME, nbytes
 from gateway.device.shedding import sheds
 from gateway.plan import KEPT, Plan, plan_of
 from gateway.request import Request, Signature, TensorSpec

@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from edgeway import frames
 from edgeway.frames import FrameError, Infer, Reply, TensorPlace
+from edgeway.upkeep import Upkeep
 from edgeway.v1 import worker_pb2
 from workers.backend import (
     Backend,
@@ -30,6 +31,7 @@ from workers.loading import LoadError, load
 from workers.process import resident_bytes
 from workers.schedule import LONG, Run, Schedule
 from workers.slots import Slots, read_tensor, room_needed, write_tensors
+from workers.spin import Spin
 
 REPORT_SECONDS = 0.1
 """Between two looks at the device; a report is sent when something changed, and once a second."""
@@ -52,6 +54,9 @@ class Service:
         self._socket = connection
         self._backend = backend
         self._settings = settings
+        self._spin = Spin(connection, settings.spin_seconds)
+        self._upkeep = Upkeep()
+        self._answered = 0
         self._sending = threading.Lock()
         self._slots = Slots()
         self._schedule = Schedule(settings.starvation_seconds)
@@ -84,6 +89,8 @@ class Service:
         buffer = bytearray(frames.MAX_FRAME)
         view = memoryview(buffer)
         while self._reader is turn:
+            if not self._schedule.taken:
+                self._spin.wait()
             try:
                 count, ancillary, _, _ = self._socket.recvmsg_into([buffer], _ONE_FD)
             except OSError:
@@ -275,6 +282,7 @@ class Service:
     def _finish(self, run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: str = "") -> None:
         """The last answer of a run. It says when the run began and ended, if it did, whatever came of it."""
         self._runs.pop(run.infer.request_id, None)
+        self._answered += 1
         if run.cancelled and self._spares:
             self._schedule.wake()
         self._send(_reply(run, status, outputs, message))
@@ -311,8 +319,7 @@ class Service:
             warmup_seconds=warmup,
         )
         self._models[order.model] = model
-        gc.collect()
-        gc.freeze()  # a full collection later would stop a run for some 10 ms
+        self._upkeep.settle()  # a full collection later would stop a run for some 10 ms
         return self._control(worker_pb2.ToGateway(loaded=loaded))
 
     def _closed(self, model: LoadedModel) -> None:
@@ -355,6 +362,7 @@ class Service:
                 report.resident_bytes = resident_bytes()
                 self._control(worker_pb2.ToGateway(report=report))
             self._relieve()
+            self._upkeep.step(now, self._schedule.taken + len(self._schedule), self._answered)
             pause.wait(REPORT_SECONDS)
 
     def _control(self, message: Any) -> None:

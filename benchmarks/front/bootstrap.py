@@ -55,11 +55,11 @@ def apply(change: Change) -> None:
         import uvloop
 
         uvloop.install()
-    from gateway import assembly
+    from gateway import start
     from gateway.front import inference, listeners
 
     if change.malloc == "untuned":
-        replace(assembly, "tune_allocator", lambda: None)
+        replace(start, "tune_allocator", lambda: None)
     if change.alone:
         replace(inference.InferenceService, "model_infer", answer_at_once)
     if change.threads or change.arguments:

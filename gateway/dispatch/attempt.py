@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeway import frames
-from edgeway.tensors import BY_CODE, nbytes
+from edgeway.datatypes import BY_CODE, nbytes
 from gateway.dispatch.link import Link, Pending
 from gateway.dispatch.pool import Worker
 from gateway.errors import BadElements, DeviceError, EdgewayError, RunError, TargetSlow, WorkerLost

@@ -9,8 +9,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from edgeway import parameters as names
+from edgeway.datatypes import BY_NAME, nbytes
 from edgeway.frames import MAX_DIMS, MAX_TENSORS
-from edgeway.tensors import BY_NAME, nbytes
 from edgeway.v1.open_inference_pb2 import ModelInferRequest
 from gateway.errors import InvalidRequest, NotOffered
 from gateway.front.contents import raw_of

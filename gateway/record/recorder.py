@@ -48,6 +48,8 @@ class Recorder:
         self._clock = clock
         self._trace = trace
         self._later = later
+        self.taken = 0
+        """Outcomes since the start."""
         self._waiting: list[Outcome] = []
         self._versions: dict[tuple[str, str], _VersionTotals] = {}
         self.durations: dict[tuple[str, str, str, Code], Histogram] = {}
@@ -61,6 +63,7 @@ class Recorder:
 
     def record(self, outcome: Outcome) -> None:
         """Take one outcome."""
+        self.taken += 1
         self._waiting.append(outcome)
         if self._later is None:
             self.settle()
