@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo test check protos bench show picture timelines clean
+.PHONY: help demo test check protos bench bench-front show picture timelines clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,6 +42,9 @@ protos: $(DEV)  ## make the stubs from protos/edgeway/v1/*.proto
 
 bench: $(DEV)  ## overhead against bare Python gRPC
 	@$(BIN)/python -m benchmarks.overhead
+
+bench-front: $(DEV)  ## variants of the gateway's front against the shipped one (30 min; FRONT_ARGS=--short: 4 min)
+	@$(BIN)/python -m benchmarks.front $(FRONT_ARGS)
 
 show:  ## list the show-NAME commands: each prints a figure, its bound and a control
 	@grep -hE '^show-[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -102,6 +105,12 @@ show-batching: $(DEV)  ## requests that share a run of the model: answers per se
 
 show-runpath: $(DEV)  ## what a worker adds to ONNX Runtime, alone over its link
 	@$(BIN)/python -m benchmarks.runpath
+
+show-start: $(DEV)  ## from launch to the first answer, beside one Python gRPC process
+	@$(BIN)/python -m benchmarks.start
+
+show-memory: $(DEV)  ## memory of gateway and worker after 10 000 frames, page faults of a request (1 min)
+	@$(BIN)/python -m benchmarks.memory
 
 show-estimates: $(DEV)  ## predicted run times: error, coverage, how fast a change is followed
 	@$(BIN)/python -m benchmarks.estimates -o bounds

@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from edgeway.upkeep import Upkeep
 from gateway import systemd
 from gateway.admission.slots import InFlight, class_limits
 from gateway.admission.streams import Streams
-from gateway.config import DeviceConfig
+from gateway.config import DeviceConfig, WorkerConfig
 from gateway.device.heat import DeviceHeat, readers_by_worker
 from gateway.device.memory import MemoryReader, MemoryWatch
 from gateway.device.relief import MemoryRelief
+from gateway.dispatch.launch import Launched, WorkerTerms
 from gateway.dispatch.pacing import Pacing
 from gateway.dispatch.quarantine import Quarantine
 from gateway.dispatch.second import SecondTry
 from gateway.dispatch.walk import Attempts
-from gateway.dispatch.workers import Workers, default_workers
+from gateway.dispatch.workers import Workers
 from gateway.front.control import SERVICE as CONTROL_SERVICE
 from gateway.front.control import ControlService
 from gateway.front.health import Health, add_reflection
 from gateway.front.inference import SERVICE as INFERENCE_SERVICE
 from gateway.front.inference import InferenceService
 from gateway.front.listeners import CantListen, Listener, bind
-from gateway.lock import AlreadyRunning, hold
 from gateway.models.catalog import Catalog
 from gateway.models.plans import RepositoryControl, follow_manifests
 from gateway.models.store import Store
@@ -49,18 +48,17 @@ from gateway.record.tracing import build_trace
 from gateway.routing.policy import PreferredInTime
 from gateway.routing.table import Table
 from gateway.settings import ServeSettings
+from gateway.start import StartFailed
 
 SETTLE_LIMIT = 120.0
 """Seconds that models known at start get to come up before the gateway says it is ready without them."""
 _SETTLE = 0.01
 """Seconds after which outcomes are counted."""
+_UPKEEP_SECONDS = 0.25
+"""Between two looks at whether there is time for upkeep."""
 _MB = 1 << 20
 
 log = logging.getLogger(__name__)
-
-
-class StartFailed(Exception):
-    """The gateway can't start; the message is for the operator."""
 
 
 @dataclass(slots=True)
@@ -71,19 +69,37 @@ class Life:
     draining: bool = False
 
 
-def serve(settings: ServeSettings) -> int:
-    """Run until SIGTERM or SIGINT; the exit code."""
-    tune_allocator()
+def serve(
+    settings: ServeSettings,
+    workers: Sequence[WorkerConfig],
+    terms: WorkerTerms,
+    launched: dict[str, Launched],
+    refused: Sequence[str],
+) -> int:
+    """Run until SIGTERM or SIGINT; the exit code.
+
+    Args:
+        settings: what the command was told.
+        workers: of the device config, and always one for the CPU.
+        terms: what they are told alike.
+        launched: their processes that start up already; those that are taken over are taken out.
+        refused: settings of our own process that the system refused.
+    """
     try:
-        asyncio.run(_serve(settings))
-    except (StartFailed, AlreadyRunning, CantListen, MetricsUnavailable) as failed:
+        asyncio.run(_serve(settings, workers, terms, launched, refused))
+    except (StartFailed, CantListen, MetricsUnavailable) as failed:
         print(f"edgeway: {failed}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(settings: ServeSettings) -> None:
-    locks = take_locks(settings)
+async def _serve(
+    settings: ServeSettings,
+    configs: Sequence[WorkerConfig],
+    terms: WorkerTerms,
+    launched: dict[str, Launched],
+    refused: Sequence[str],
+) -> None:
     life, stop = Life(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,17 +107,13 @@ async def _serve(settings: ServeSettings) -> None:
     config = settings.config
     max_bytes = config.limits.max_message_mb * _MB
     events, table = Events(), Table()
+    for problem in refused:
+        events.emit("setting-refused", problem)
     trace = build_trace(config.telemetry.otlp, config.telemetry.sample_ratio)
     recorder = Recorder(
         time.monotonic, trace.record if trace else None, lambda settle: loop.call_later(_SETTLE, settle)
     )
-    workers = Workers(
-        default_workers(config.workers),
-        events.emit,
-        lambda: catalog.changed(),
-        max_bytes,
-        config.limits.starvation_seconds,
-    )
+    workers = Workers(configs, terms, launched, events.emit, lambda: catalog.changed(), max_bytes)
     memory = MemoryWatch(MemoryReader(), config.memory.pressure_percent, lambda state: relief.sampled(state))
     reserve = config.memory.reserve_mb * _MB
     catalog = Catalog(
@@ -163,8 +175,9 @@ async def _serve(settings: ServeSettings) -> None:
         workers.start_spares()
         life.ready = True
         health.refresh()
-        gc.collect()
-        gc.freeze()  # a full collection of what start-up left would stop the loop for some 17 ms
+        upkeep = Upkeep()
+        upkeep.settle()
+        background.append(asyncio.create_task(_keep_up(upkeep, pipeline, recorder)))
         _announce(listeners, metrics)
         background.append(asyncio.create_task(_watchdog()))
         await stop.wait()
@@ -185,8 +198,6 @@ async def _serve(settings: ServeSettings) -> None:
             journal.close()
         if trace is not None:
             await asyncio.to_thread(trace.close)
-        for fd in locks:
-            os.close(fd)
 
 
 def open_journal(config: DeviceConfig) -> Journal | None:
@@ -282,6 +293,13 @@ async def _drain(life: Life, health: Health, listeners: list[Listener], limit: f
     await asyncio.gather(*(listener.stop(limit) for listener in listeners))
 
 
+async def _keep_up(upkeep: Upkeep, pipeline: Pipeline, recorder: Recorder) -> None:
+    """Collect garbage and give memory back while nobody waits for an answer."""
+    while True:
+        await asyncio.sleep(_UPKEEP_SECONDS)
+        upkeep.step(time.monotonic(), pipeline.in_flight.requests, recorder.taken)
+
+
 async def _watchdog() -> None:
     """Tell systemd that the loop turns."""
     interval = systemd.watchdog_interval()
@@ -301,30 +319,6 @@ def _announce(listeners: list[Listener], metrics: MetricsServer | None) -> None:
     }
     print(json.dumps(ready), flush=True)
     systemd.notify("READY=1")
-
-
-def take_locks(settings: ServeSettings) -> list[int]:
-    """Lock every Unix socket that we shall bind, and the state directory. Raises AlreadyRunning, StartFailed."""
-    locks = []
-    try:
-        for address in (*settings.listen, settings.control):
-            if address.startswith("unix:"):
-                path = Path(address.removeprefix("unix:"))
-                locks.append(hold(path.with_name(f"{path.name}.lock"), f"the socket {path}"))
-        locks.append(hold(settings.state_dir / "lock", f"the state directory {settings.state_dir}"))
-    except OSError as failed:
-        raise StartFailed(
-            f"{failed.filename}: {failed.strerror}; choose another with --listen or --state-dir"
-        ) from failed
-    return locks
-
-
-def tune_allocator() -> None:
-    """Have glibc keep big blocks: given back and faulted in again, a 0.9 MB message costs 400 page faults."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        for parameter, value in ((-3, 32 * _MB), (-1, 256 * _MB), (-2, 16 * _MB)):
-            libc.mallopt(parameter, value)
 
 
 def our_version() -> str:

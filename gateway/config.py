@@ -13,11 +13,20 @@ from gateway.typed_config import Problem, Section, show, typed
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
+Nice = Annotated[int, Meta(ge=-20, le=19)]
+Cpus = tuple[Annotated[int, Meta(ge=0)], ...]
+RealtimePriority = Annotated[int, Meta(ge=0, le=99)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="letters, digits, . _ -")]
 
 _TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.*-]+):(?P<port>[0-9]{1,5})")
 _LONGEST_SOCKET_PATH = 90
 """Bytes. The kernel takes 107; the temporary name that a socket has before it is published is longer than its own."""
+
+
+def _one_priority(nice: int, realtime: int) -> None:
+    """Raises Problem: both are set, and the first would do nothing."""
+    if nice and realtime:
+        raise Problem(("nice",), "has no effect beside realtimePriority; leave one of them out")
 
 
 class BudgetSettings(Section, frozen=True):
@@ -33,6 +42,8 @@ class WorkerConfig(Section, frozen=True):
     p99 of its model, is hung, and the process is replaced; by default 30 s for the CPU, else 2. ``loadSeconds``: the
     same for a load with its warm-up. ``zones``: types of the thermal zones that tell its heat, by default those that
     its backend's devices are known by. ``adaptiveLimit``: learn how many requests its targets take without queueing.
+    ``realtimePriority``: go before all ordinary processes (SCHED_FIFO); 0: be one. ``lockMemory``: never wait for a
+    page that was swapped or dropped. ``spinMicroseconds``: look for the next request that long before going to sleep.
     """
 
     name: Name
@@ -40,8 +51,11 @@ class WorkerConfig(Section, frozen=True):
     python: str | None = None
     threads: Count = 1
     instances: Count | None = None
-    nice: Annotated[int, Meta(ge=-20, le=19)] = 0
-    cpus: tuple[Annotated[int, Meta(ge=0)], ...] = ()
+    nice: Nice = 0
+    cpus: Cpus = ()
+    realtime_priority: RealtimePriority = 0
+    lock_memory: bool = False
+    spin_microseconds: Annotated[int, Meta(ge=0, le=1000)] = 0
     memory_limit_mb: Count | None = field(name="memoryLimitMB", default=None)
     hang_seconds: Positive | None = None
     load_seconds: Positive = 300.0
@@ -49,6 +63,24 @@ class WorkerConfig(Section, frozen=True):
     adaptive_limit: bool = False
     env: dict[str, str] = {}
     options: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        _one_priority(self.nice, self.realtime_priority)
+
+
+class ProcessSettings(Section, frozen=True):
+    """How the gateway's own process runs: CPUs, priority and memory. What the system refuses is told, and left out.
+    ``realtimePriority``: go before all ordinary processes (SCHED_FIFO); 0: be one. ``lockMemory``: never wait for a
+    page that was swapped or dropped.
+    """
+
+    cpus: Cpus = ()
+    nice: Nice = 0
+    realtime_priority: RealtimePriority = 0
+    lock_memory: bool = False
+
+    def __post_init__(self) -> None:
+        _one_priority(self.nice, self.realtime_priority)
 
 
 class Bands(Section, frozen=True):
@@ -143,6 +175,7 @@ class DeviceConfig(Section, frozen=True):
 
     listen: tuple[str, ...] | None = None
     budget: BudgetSettings = BudgetSettings()
+    process: ProcessSettings = ProcessSettings()
     workers: tuple[WorkerConfig, ...] = ()
     heat: HeatSettings = HeatSettings()
     memory: MemorySettings = MemorySettings()

@@ -12,6 +12,7 @@ from gateway.admission.signature import check
 from gateway.admission.slots import InFlight, Place
 from gateway.admission.streams import Streams
 from gateway.errors import Code, EdgewayError, Poison, TooLate, Unavailable
+from gateway.plan import Plan
 from gateway.request import Answer, InputTensor, Outcome, Request
 from gateway.routing.policy import Candidate, PreferredInTime, Ranking
 from gateway.routing.table import Table
@@ -22,12 +23,14 @@ class Dispatch(Protocol):
     """Walks a ranking until a target answers."""
 
     async def walk(
-        self, ranking: Ranking, version: Version, request: Request, budget: Budget, outcome: Outcome
+        self, ranking: Ranking, version: Version, request: Request, plan: Plan, budget: Budget, outcome: Outcome
     ) -> Answer: ...
 
 
 class Quarantine(Protocol):
-    """Requests that have killed two workers."""
+    """Requests that have killed two workers; false while there are none."""
+
+    def __len__(self) -> int: ...
 
     def holds(self, model: str, version: str, inputs: Sequence[InputTensor], now: float) -> bool: ...
 
@@ -69,16 +72,17 @@ class Pipeline:
             version = route.choose(request)
             version.enter()
             outcome.version = version.label
-            check(request, version.signature)
+            plan = version.plans.get(request.form) or self._plan(version, request)
             self._refuse_poison(version, request)
-            ranking = self._rank(version, request, budget, request.degrade or route.degrade)
-            refuse_hopeless(
-                ranking, version, route.reject_infeasible, self.policy.margin + self.clock() - request.received
-            )
+            ranking = self._rank(version, request, plan, budget, request.degrade or route.degrade)
+            if not ranking.feasible:
+                refuse_hopeless(
+                    ranking, version, route.reject_infeasible, self.policy.margin + self.clock() - request.received
+                )
             outcome.skipped = ranking.skipped
             if request.stream_key is not None:  # only now: a frame that is refused must not end one that waits
                 self.streams.join(request.model, request.stream_key, place)
-            return await self.dispatch.walk(ranking, version, request, budget, outcome)
+            return await self.dispatch.walk(ranking, version, request, plan, budget, outcome)
         except EdgewayError as error:
             return self._refusal(outcome, error)
         except asyncio.CancelledError:
@@ -95,13 +99,18 @@ class Pipeline:
                 if request.stream_key is not None:
                     self.streams.leave(request.model, request.stream_key, place)
 
+    def _plan(self, version: Version, request: Request) -> Plan:
+        """Raises InvalidRequest: the request does not fit the model."""
+        check(request, version.signature)
+        return version.plan(request)
+
     def _refuse_poison(self, version: Version, request: Request) -> None:
         """Raises Poison: this very request has killed two workers before."""
-        if self.quarantine.holds(request.model, version.label, request.inputs, request.received):
+        if self.quarantine and self.quarantine.holds(request.model, version.label, request.inputs, request.received):
             raise Poison("this request has killed two workers: it is refused for a while")
 
-    def _rank(self, version: Version, request: Request, budget: Budget, degrade: str) -> Ranking:
-        now, nbytes, priority = self.clock(), request.input_bytes, request.priority
+    def _rank(self, version: Version, request: Request, plan: Plan, budget: Budget, degrade: str) -> Ranking:
+        now, nbytes, priority = self.clock(), plan.nbytes, request.priority
         candidates = [target.candidate(nbytes, priority, now) for target in version.targets]
         remaining = budget.remaining(now)
         ranking = self.policy.rank(candidates, remaining, degrade)

@@ -92,6 +92,8 @@ class Request:
     """Monotonic seconds at which the handler began."""
     nbytes: int
     """Size of the message."""
+    form: object | None = None
+    """The same object for all requests that differ in nothing but the values of their tensors; None: not known."""
     deadline: float | None = None
     """gRPC deadline, monotonic seconds; None: the caller set none."""
     timeout: float | None = None
@@ -104,14 +106,6 @@ class Request:
     """``allow`` or ``never``; None: as the deployment says."""
     traceparent: str | None = None
     tracestate: str | None = None
-
-    @property
-    def input_bytes(self) -> int:
-        """Of all inputs."""
-        total = 0
-        for tensor in self.inputs:
-            total += tensor.data.nbytes
-        return total
 
 
 class OutputTensor(NamedTuple):

@@ -6,18 +6,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from edgeway.frames import aligned
-from edgeway.tensors import BY_NAME, nbytes
+from edgeway.datatypes import BY_NAME, nbytes
+from edgeway.frames import TensorPlace, aligned
 from gateway.device.shedding import sheds
-from gateway.request import Signature, TensorSpec
+from gateway.plan import KEPT, Plan, plan_of
+from gateway.request import Request, Signature, TensorSpec
 from gateway.routing.breaker import Breaker
 from gateway.routing.estimate import Estimates, RunEstimate
 from gateway.routing.policy import Candidate
 
-SHARED_LEARNS = 0.05
-"""Share of the newest answer in what is believed of the size of batches: one full batch of 16 says nearly all."""
+SHARED_LEARNS = 0.2
+"""Share of the newest answer in what is believed of the size of batches. Those of one batch come at once, and one of
+them is looked at."""
 STALE_AFTER = 1.0
 """Seconds without a run after which a target that seems too slow wants one request as a probe: else it would never be
 measured again."""
@@ -175,6 +177,13 @@ class Target:
         """A run has answered so many requests together; each says so."""
         self.shared += SHARED_LEARNS * (requests - self.shared)
 
+    def settled(self, now: float) -> bool:
+        """Whether a run that ends well now says nothing new: one was measured just before, and nothing is held
+        against the target.
+        """
+        calm = not self.breaker.reason and not self.breaker.faults and not self.breaker.ejections
+        return calm and now - self.measured_at < LEARN_EVERY
+
     def measured(self, nbytes: int, run: float, service: float | None, wait: float, now: float) -> None:
         """A run ended well. Seconds: as the request felt it, by the worker's clock (None: it was not for it alone), and
         waiting for an instance.
@@ -200,6 +209,17 @@ class Target:
         return f"<Target {self.name} {state} {self.in_flight} in flight>"
 
 
+class AnswerForm(NamedTuple):
+    """The outputs of answers, without their values."""
+
+    places: Sequence[TensorPlace]
+    """As the worker gave them."""
+    outputs: tuple[tuple[str, str, tuple[int, ...], int, int], ...]
+    """Name, datatype, shape, first byte in the slot, byte behind the last."""
+    room: int
+    """Bytes that they take in a slot."""
+
+
 @dataclass(slots=True, eq=False)
 class Version:
     """A version that is loaded, as the hot path sees it."""
@@ -216,15 +236,24 @@ class Version:
     output_index: Mapping[str, int] = field(init=False)
     output_sizes: tuple[int | None, ...] = field(init=False)
     """Bytes of each output, aligned for a slot; None where the shape or the datatype does not say."""
-    output_room: int | None = field(init=False)
-    """Bytes of all outputs; None where one of them does not say."""
+    plans: dict[object, Plan] = field(default_factory=dict)
+    """By form: requests of these forms fit the signature."""
+    answers: dict[int, AnswerForm] = field(default_factory=dict)
+    """By the id() of their places: checked, because workers are not believed."""
 
     def __post_init__(self) -> None:
         self.input_index = {spec.name: index for index, spec in enumerate(self.signature.inputs)}
         self.output_index = {spec.name: index for index, spec in enumerate(self.signature.outputs)}
         self.output_sizes = tuple(_fixed_size(spec) for spec in self.signature.outputs)
-        known = [size for size in self.output_sizes if size is not None]
-        self.output_room = sum(known) if len(known) == len(self.output_sizes) else None
+
+    def plan(self, request: Request) -> Plan:
+        """The plan for a request that fits the signature; kept for others of its form."""
+        plan = plan_of(request, self)
+        if request.form is not None:
+            if len(self.plans) >= KEPT:
+                self.plans.clear()
+            self.plans[request.form] = plan
+        return plan
 
     def enter(self) -> None:
         self.users += 1

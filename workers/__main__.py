@@ -10,11 +10,8 @@ import sys
 from dataclasses import asdict
 from typing import Any, Dict, List, Optional
 
+from edgeway.process import SETTING_REFUSED, apply_settings, realtime_priority, tune_allocator
 from workers import process
-from workers.backend import BackendError, Settings
-from workers.registry import find, probe_all
-from workers.service import Service
-from workers.zygote import Zygote
 
 _MB = 1 << 20
 
@@ -32,6 +29,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--settings", default="{}", help="JSON, as the gateway makes it of the device config")
     options = parser.parse_args(arguments)
     if options.probe:
+        from workers.registry import probe_all
+
         probes = probe_all(options.backend)
         print(json.dumps([{"backend": name, "kind": kind, **asdict(probe)} for name, (kind, probe) in probes.items()]))
         return 0
@@ -46,13 +45,20 @@ def main(arguments: Optional[List[str]] = None) -> int:
 def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
     """Drive the backend until the gateway closes the link; exit code 3 where the backend can't start."""
     process.die_with_parent(int(raw.get("parentPid", os.getppid())))
-    process.calm(int(raw.get("nice", 0)), [int(cpu) for cpu in raw.get("cpus", ())])
+    tune_allocator()
+    _settle(raw)
+    # Only now: an import at the priority of the gateway that started us would hold up the gateway.
+    from workers.backend import BackendError, Settings
+    from workers.registry import find
+    from workers.service import Service
+
     settings = Settings(
         name=str(raw.get("name", backend_name)),
         threads=max(1, int(raw.get("threads") or 1)),
         instances=max(1, int(raw.get("instances") or 1)),
         memory_limit=int(raw.get("memoryLimitMB") or 0) * _MB,
         first_start=float(raw.get("firstStart") or 0.0),
+        spin_seconds=float(raw.get("spinMicroseconds") or 0.0) / 1e6,
         starvation_seconds=float(raw.get("starvationSeconds") or Settings.starvation_seconds),
         options=dict(raw.get("options") or {}),
     )
@@ -68,9 +74,30 @@ def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
     return 0
 
 
+def _settle(raw: Dict[str, Any]) -> None:
+    """CPUs, priority and memory as configured; what the system refuses is said, and done without.
+
+    Late answers are better than none, and what is refused depends on who started the gateway. All of it is set, also to
+    what is usual: after a restart the process comes from a gateway that has set something else for itself.
+    """
+    refused = apply_settings(
+        cpus=[int(cpu) for cpu in raw.get("cpus", ())],
+        nice=int(raw.get("nice", os.getpriority(os.PRIO_PROCESS, 0))),
+        realtime=int(raw.get("realtimePriority", realtime_priority())),
+        lock=bool(raw.get("lockMemory")),
+    )
+    for problem in refused:
+        print(f"{SETTING_REFUSED}{problem}", file=sys.stderr, flush=True)
+
+
 def fork_on_demand(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
     """Be the zygote of workers of this backend; exit code 3 where its runtime can't be imported."""
     process.die_with_parent(int(raw.get("parentPid", os.getppid())))
+    _settle(raw)
+    from workers.backend import BackendError, Settings
+    from workers.registry import find
+    from workers.zygote import Zygote
+
     try:
         find(backend_name)(Settings())  # imports its runtime, and makes nothing that a child could not share
     except BackendError as unavailable:

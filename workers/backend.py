@@ -103,6 +103,8 @@ class Settings:
     """Monotonic seconds at which the first process of this worker was started; 0: this one is the first."""
     starvation_seconds: float = 2.0
     """After so long in the queue a run goes before all that came later, whatever their priority."""
+    spin_seconds: float = 0.0
+    """How long to look for the next frame before going to sleep."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The backend's own settings; unknown ones are refused by the backend."""
 

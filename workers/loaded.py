@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Dict, List, Optional, Sequence
 
-from edgeway.tensors import BY_NAME, nbytes
+from edgeway.datatypes import BY_NAME, nbytes
 from workers.backend import BackendError, Model, Tensor, TensorSpec
 from workers.batching import Limits
 

@@ -7,10 +7,8 @@ import os
 import resource
 import signal
 import sys
-from typing import Sequence
 
 _PR_SET_PDEATHSIG = 1
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def die_with_parent(parent: int) -> None:
@@ -23,23 +21,6 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
-
-
-def calm(nice: int, cpus: Sequence[int]) -> None:
-    """Priority and CPUs as configured, and an allocator that keeps big blocks.
-
-    glibc gives a freed block of a few MB back to the kernel and faults it in again: 400 to 5000 page faults a
-    request with frames of 0.9 to 4.9 MB, against none with these thresholds. The price: memory stays at its high mark.
-    """
-    if nice:
-        os.nice(nice)
-    if cpus:
-        os.sched_setaffinity(0, cpus)
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
-        libc.mallopt(_M_TOP_PAD, 16 << 20)
 
 
 def limit_memory(limit: int) -> None:

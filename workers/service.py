@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from edgeway import frames
 from edgeway.frames import FrameError, Reply, TensorPlace
+from edgeway.upkeep import Upkeep
 from edgeway.v1 import worker_pb2
 from workers.backend import (
     Backend,
@@ -34,6 +35,7 @@ from workers.loading import LoadError, limits_of, load
 from workers.process import resident_bytes
 from workers.schedule import LONG, Company, Run, Schedule
 from workers.slots import Slots, room_needed, write_tensors
+from workers.spin import Spin
 
 REPORT_SECONDS = 0.1
 """Between two looks at the device; a report is sent when something changed, and once a second."""
@@ -56,6 +58,9 @@ class Service:
         self._socket = connection
         self._backend = backend
         self._settings = settings
+        self._spin = Spin(connection, settings.spin_seconds)
+        self._upkeep = Upkeep()
+        self._answered = 0
         self._sending = threading.Lock()
         self._slots = Slots()
         self._schedule = Schedule(settings.starvation_seconds)
@@ -89,6 +94,8 @@ class Service:
         buffer = bytearray(frames.MAX_FRAME)
         view, buffers, receive, infer = memoryview(buffer), [buffer], self._socket.recvmsg_into, frames.INFER
         while self._reader is turn:
+            if not self._schedule.taken:
+                self._spin.wait()
             try:
                 count, ancillary, _, _ = receive(buffers, _ONE_FD)
             except OSError:
@@ -386,6 +393,7 @@ class Service:
     def _last(self, run: Run, reply: bytes) -> None:
         form: Form = run.form
         self._runs.pop(run.number, None)
+        self._answered += 1
         form.busy = False  # before the reply: the next run of this form may be here at once
         if run.cancelled and self._spares:
             self._schedule.wake()
@@ -425,8 +433,7 @@ class Service:
             warmup_seconds=warmup,
         )
         self._models[order.model] = model
-        gc.collect()
-        gc.freeze()  # a full collection later would stop a run for some 10 ms
+        self._upkeep.settle()  # a full collection later would stop a run for some 10 ms
         return self._control(worker_pb2.ToGateway(loaded=loaded))
 
     def _closed(self, model: LoadedModel) -> None:
@@ -470,6 +477,7 @@ class Service:
                 report.resident_bytes = resident_bytes()
                 self._control(worker_pb2.ToGateway(report=report))
             self._relieve()
+            self._upkeep.step(now, self._schedule.taken + len(self._schedule), self._answered)
             pause.wait(REPORT_SECONDS)
 
     def _control(self, message: Any) -> None:
@@ -509,7 +517,7 @@ def _descriptors(ancillary: Sequence[Tuple[int, int, bytes]]) -> List[int]:
 
 def _reply(run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: str = "", needed: int = 0) -> bytes:
     return frames.pack_reply(
-        Reply(run.number, status, run.received, run.started, run.finished, needed, outputs, message)
+        Reply(run.number, status, run.received, run.started, run.finished, needed, tuple(outputs), message)
     )
 
 

@@ -7,8 +7,8 @@ import mmap
 import os
 from typing import Dict, List, NamedTuple, Sequence
 
+from edgeway.datatypes import BY_CODE, BY_NAME, nbytes
 from edgeway.frames import MARK_BYTES, FrameError, TensorPlace, aligned
-from edgeway.tensors import BY_CODE, BY_NAME, nbytes
 from workers.backend import Tensor
 
 _F_GET_SEALS = getattr(fcntl, "F_GET_SEALS", 1034)

@@ -56,10 +56,10 @@ def serve(log_format: str, log_level: str, **flags: Any) -> None:
 
     Prints one JSON line on stdout when it is ready, with the addresses really bound. Logs go to stderr.
     """
-    from gateway import assembly
+    from gateway import start
 
     configure_logging(log_format, log_level)
-    raise SystemExit(assembly.serve(resolve(**flags)))
+    raise SystemExit(start.serve(resolve(**flags)))
 
 
 def resolve(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from edgeway import frames
-from edgeway.tensors import BY_CODE, nbytes
+from edgeway.datatypes import BY_CODE, nbytes
 from gateway.dispatch.link import Link, Pending
 from gateway.dispatch.pool import Worker
 from gateway.errors import BadElements, DeviceError, EdgewayError, RunError, TargetSlow, WorkerLost
+from gateway.plan import KEPT, Plan
 from gateway.request import AttemptRecord, OutputTensor
-from gateway.target import Target, Version
-
-UNKNOWN_OUTPUT_BYTES = 64 * 1024
-"""Room for outputs whose shapes do not say how large they get, before the first answer has told."""
+from gateway.target import AnswerForm, Target, Version
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +24,7 @@ class Attempt:
     worker: Worker
     link: Link
     record: AttemptRecord
+    pending: Pending
     priority: int
     nbytes: int
     expected: float
@@ -37,7 +36,6 @@ class Attempt:
     probe: bool
     """It also finds out how the target is: it runs to its end, whoever answers first."""
     clock: Callable[[], float]
-    pending: Pending = field(init=False)
     trusted: bool = True
     """Whether its target was believed healthy when its time was up."""
     over: bool = False
@@ -47,8 +45,10 @@ class Attempt:
         """The worker has nothing more to do with it (None: the link has ended)."""
         self.target.in_flight -= 1
         self.worker.finished(self.priority, self.expected)
-        # What that says of the target is worked out when the answer is on its way.
-        asyncio.get_running_loop().call_soon(self._learn, reply, self.clock())
+        now = self.clock()
+        nothing_new = reply is not None and reply.status == frames.OK and not self.probe and self.target.settled(now)
+        if not nothing_new:  # what it says of the target is worked out when the answer is on its way
+            asyncio.get_running_loop().call_soon(self._learn, reply, now)
 
     def _learn(self, reply: frames.Reply | None, now: float) -> None:
         """What the end says of the target, whether or not somebody waited for it."""
@@ -108,50 +108,56 @@ class Attempt:
             if reply.status != frames.OK:
                 self.release()
                 raise failure_of(reply.status, reply.message, self.target.name)
-            outputs = outputs_of(self.pending.slot.view, reply, version)
-            if isinstance(outputs, str):
-                self.link.close(f"the worker broke the protocol of the link: {outputs}")
+            form = answer_form(reply, version)
+            if isinstance(form, str):
+                self.link.close(f"the worker broke the protocol of the link: {form}")
                 raise WorkerLost(f"{self.target.name} sent an answer that makes no sense", began=False)
         except EdgewayError as failed:
             self.end(now, str(failed), failed.reason)
             raise
-        self.end(now)
+        self.over = True
+        record.ended = now
         record.error = record.reason = ""
-        room = sum(frames.aligned(place.nbytes) for place in reply.outputs)
-        self.target.output_bytes = max(self.target.output_bytes, room)
-        return outputs
+        if form.room > self.target.output_bytes:
+            self.target.output_bytes = form.room
+        return outputs_of(self.pending.slot.view, form)
 
     def release(self) -> None:
         """Give its slot back: it has been answered, and the outputs are copied out."""
         self.link.release(self.pending)
 
 
-def outputs_of(view: memoryview, reply: frames.Reply, version: Version) -> list[OutputTensor] | str:
-    """Views of the answer's tensors, checked: what a worker says about them is not believed. Text: what is wrong."""
-    outputs = []
-    for place in reply.outputs:
+def answer_form(reply: frames.Reply, version: Version) -> AnswerForm | str:
+    """What the worker says of its outputs, checked, because it is not believed. Text: what is wrong."""
+    places = reply.outputs
+    known = version.answers.get(id(places))
+    if known is not None and known.places is places:  # the link gives the same object for the same words
+        return known
+    outputs, room = [], 0
+    for place in places:
         dtype = BY_CODE.get(place.dtype)
         if dtype is None or place.index >= len(version.signature.outputs):
             return f"output {place.index} of type {place.dtype}"
         if dtype.itemsize and nbytes(dtype.name, place.shape) != place.nbytes:
             return f"output {place.index} has the wrong size"
         name = version.signature.outputs[place.index].name
-        outputs.append(OutputTensor(name, dtype.name, place.shape, view[place.offset : place.offset + place.nbytes]))
-    return outputs
+        outputs.append((name, dtype.name, place.shape, place.offset, place.offset + place.nbytes))
+        room += frames.aligned(place.nbytes)
+    form = AnswerForm(places, tuple(outputs), room)
+    if len(version.answers) >= KEPT:
+        version.answers.clear()
+    version.answers[id(places)] = form
+    return form
 
 
-def room_for(version: Version, target: Target, wanted: Sequence[int]) -> int:
+def outputs_of(view: memoryview, form: AnswerForm) -> list[OutputTensor]:
+    """Views of an answer's tensors in its slot."""
+    return [OutputTensor(name, dtype, shape, view[start:end]) for name, dtype, shape, start, end in form.outputs]
+
+
+def room_for(plan: Plan, target: Target) -> int:
     """Bytes that a slot keeps for the outputs: exact where the shapes are fixed, else the largest seen so far."""
-    sizes = version.output_sizes
-    if not wanted and version.output_room is not None:
-        return version.output_room
-    total = 0
-    for index in wanted or range(len(sizes)):
-        size = sizes[index]
-        if size is None:
-            return max(target.output_bytes, total + UNKNOWN_OUTPUT_BYTES)
-        total += size
-    return total
+    return plan.room if plan.exact else max(plan.room, target.output_bytes)
 
 
 def failure_of(status: int, message: str, name: str) -> EdgewayError:

@@ -19,6 +19,8 @@ from gateway.dispatch.link import Link, Pending
 from gateway.dispatch.supervisor import restart_delay
 from gateway.dispatch.zygote import Child, Zygote, ZygoteUnavailable
 from gateway.errors import AttemptFailed, BadElements, Code, RunError, TargetSlow, WorkerLost
+from gateway.plan import Plan
+from gateway.request import InputTensor
 from gateway.target import LoadOrder
 
 HELLO_LIMIT = 5.0
@@ -131,8 +133,8 @@ class Disposables:
     async def run(
         self,
         order: LoadOrder,
-        inputs: Sequence[tuple[int, int, tuple[int, ...], memoryview]],
-        wanted: Sequence[int],
+        plan: Plan,
+        inputs: Sequence[InputTensor],
         output_bytes: int,
         start_by: float,
         last: float,
@@ -142,9 +144,9 @@ class Disposables:
 
         Args:
             order: the file to run.
-            inputs: (position among the model's inputs, dtype code, shape, bytes); copied.
-            wanted: positions of the outputs; empty: all.
-            output_bytes: room for them; if it is too little, a larger slot follows.
+            plan: of the request's form.
+            inputs: as the plan has them; copied.
+            output_bytes: room for the outputs; if it is too little, a larger slot follows.
             start_by: monotonic seconds by which the run must have begun.
             last: monotonic seconds at which the process is killed, whatever it does.
             priority: 1 to 9.
@@ -161,7 +163,7 @@ class Disposables:
             process = self._take(order)
             if process is None:
                 process = await _by(start_by, self._forked(), "was forked", _Process.end)
-            pending, reply = await self._run_in(process, order, inputs, wanted, output_bytes, start_by, last, priority)
+            pending, reply = await self._run_in(process, order, plan, inputs, output_bytes, start_by, last, priority)
             return Ran(process.link, pending, reply, process.pid, partial(self._release, process))
         except BaseException:
             self._release(process)
@@ -171,8 +173,8 @@ class Disposables:
         self,
         process: _Process,
         order: LoadOrder,
-        inputs: Sequence[tuple[int, int, tuple[int, ...], memoryview]],
-        wanted: Sequence[int],
+        plan: Plan,
+        inputs: Sequence[InputTensor],
         output_bytes: int,
         start_by: float,
         last: float,
@@ -184,8 +186,8 @@ class Disposables:
             # Its deadline ends it, so it needs no limit that says when it is hung.
             pending = process.link.infer(
                 handle,
+                plan,
                 inputs,
-                wanted,
                 output_bytes,
                 start_by=start_by,
                 expire_at=last,

@@ -8,13 +8,16 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from edgeway import frames
-from edgeway.frames import FrameError, Reply, TensorPlace, aligned
+from edgeway.frames import FrameError, Replies, Reply
 from edgeway.v1 import worker_pb2
 from gateway.dispatch.expiry import Expiry
 from gateway.dispatch.memory import Slot, SlotPool
 from gateway.errors import Shed, WorkerLost
+from gateway.plan import Plan
+from gateway.request import InputTensor
 
 _FRAMES_PER_WAKE = 64
 """Frames taken before other work of the loop gets its turn."""
@@ -79,7 +82,7 @@ class Link:
     ) -> None:
         """Args:
         connection: our end of a SEQPACKET pair; the link owns it.
-        loop: whose time and readers are used.
+        loop: whose readers and timers are used; its time is that of ``time.monotonic``, as asyncio's is.
         on_control: gets every control message.
         on_closed: called once, with the reason, after all pending runs have failed.
         max_bytes: an answer larger than this is refused.
@@ -96,6 +99,7 @@ class Link:
         self._outbox: deque[tuple[bytes, Sequence[int]]] = deque()
         self._buffer = bytearray(frames.MAX_FRAME)
         self._view = memoryview(self._buffer)
+        self._replies = Replies()
         self._slots = SlotPool(self._announce, self._retire)
         self._closed = ""
         loop.add_reader(connection.fileno(), self._readable)
@@ -132,8 +136,8 @@ class Link:
     def infer(
         self,
         model: int,
-        inputs: Sequence[tuple[int, int, tuple[int, ...], memoryview]],
-        wanted: Sequence[int],
+        plan: Plan,
+        inputs: Sequence[InputTensor],
         output_bytes: int,
         *,
         start_by: float,
@@ -146,9 +150,9 @@ class Link:
 
         Args:
             model: handle.
-            inputs: (position among the model's inputs, dtype code, shape, bytes).
-            wanted: positions of the outputs; empty: all.
-            output_bytes: room to keep for them; if it is too little, a larger slot follows.
+            plan: of the request's form.
+            inputs: as the plan has them.
+            output_bytes: room to keep for the outputs; if it is too little, a larger slot follows.
             start_by: monotonic seconds; the worker drops a run that it has not begun by then.
             expire_at: monotonic seconds at which the reply becomes None whatever the worker does; None: never.
             priority: 1 to 9.
@@ -161,28 +165,31 @@ class Link:
         """
         if self._closed:
             raise WorkerLost(self._closed, began=False)
-        offset = 0
-        places = []
-        for index, dtype, shape, data in inputs:
-            places.append(TensorPlace(index, dtype, shape, offset, data.nbytes))
-            offset = aligned(offset + data.nbytes)
-        slot = self._slots.take(offset + output_bytes)
+        slot = self._slots.take(plan.out_offset + output_bytes)
         slot.clear_mark()
         view = slot.view
-        for place, (_, _, _, data) in zip(places, inputs, strict=True):
-            view[place.offset : place.offset + place.nbytes] = data
-        self._numbers += 1
-        number = self._numbers
-        pending = Pending(number, self._loop.create_future(), slot, self._loop.time(), hang_limit)
-        self._pending[number] = pending
+        for (start, end), tensor in zip(plan.spans, inputs, strict=True):
+            view[start:end] = tensor.data
+        number = self._numbers = self._numbers + 1
         self._send(
-            frames.pack_infer(
-                frames.Infer(number, model, slot.number, offset, start_by, priority, places, wanted, budget_end)
+            frames.pack_run(
+                number,
+                model,
+                slot.number,
+                plan.out_offset,
+                start_by,
+                priority,
+                plan.counts,
+                plan.tensors,
+                budget_end,
             )
         )
+        pending = Pending(number, self._loop.create_future(), slot, monotonic(), hang_limit)
+        self._pending[number] = pending
         if expire_at is not None:
             self._expiry.watch(number, expire_at, len(self._pending))
-        self._look_for_hangs()
+        if self._hang_check is None:
+            self._look_for_hangs()
         return pending
 
     def expire(self, pending: Pending) -> None:
@@ -215,7 +222,7 @@ class Link:
         """Give back the slot of a run that has been answered; a second time does nothing."""
         if pending.held and pending.ended and not self._closed:
             pending.held = False
-            self._slots.give(pending.slot, self._loop.time())
+            self._slots.give(pending.slot, monotonic())
 
     def close(self, reason: str) -> None:
         """Fail all that is under way and let go of the socket and the memory. Only the first call counts."""
@@ -256,7 +263,7 @@ class Link:
 
     def _cancel(self, pending: Pending) -> None:
         if pending.cancelled is None:
-            pending.cancelled = self._loop.time()
+            pending.cancelled = monotonic()
             self._send(frames.pack_cancel(pending.number))
 
     def _expire(self, number: int) -> None:
@@ -272,7 +279,7 @@ class Link:
 
     def _check_hang(self) -> None:
         self._hang_check = None
-        now = self._loop.time()
+        now = monotonic()
         if self._loading_since is not None:
             if now - self._loading_since > self._load_limit:
                 return self.close(f"hung: a load took more than {self._load_limit:g} s")
@@ -305,7 +312,7 @@ class Link:
     def _received(self, frame: bytes) -> None:
         kind = frames.kind(frame)
         if kind == frames.REPLY:
-            self._replied(frames.unpack_reply(frame))
+            self._replied(self._replies.read(frame))
         elif kind == frames.CONTROL:
             message = worker_pb2.ToGateway()
             try:
@@ -321,7 +328,7 @@ class Link:
         if pending is None:
             raise FrameError(f"reply to run {reply.request_id}, which is not under way")
         if reply.started:  # else it says no more than that the thread lives that reads the link
-            self._answered_at = self._loop.time()
+            self._answered_at = monotonic()
             pending.ran = True
         if reply.status == frames.NEEDS_SLOT:
             return self._fetch(pending, reply.needed)
@@ -343,7 +350,7 @@ class Link:
                 pending.reply.set_exception(Shed(refusal))
             return
         larger = self._slots.take(needed)
-        self._slots.give(pending.slot, self._loop.time())
+        self._slots.give(pending.slot, monotonic())
         pending.slot = larger
         self._send(frames.pack_fetch(pending.number, larger.number, 0))
         return
@@ -356,7 +363,7 @@ class Link:
         self._send(frames.pack_drop_slot(slot.number))
 
     def _trim(self) -> None:
-        self._slots.trim(self._loop.time())
+        self._slots.trim(monotonic())
         self._trimmer = self._loop.call_later(_TRIM_SECONDS, self._trim)
 
     def _send(self, frame: bytes, fds: Sequence[int] = ()) -> None:

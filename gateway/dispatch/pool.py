@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeway.tensors import nbytes
+from edgeway.datatypes import nbytes
 from edgeway.v1 import worker_pb2
 from gateway.config import WorkerConfig
 from gateway.device.sensors import Reading, reported

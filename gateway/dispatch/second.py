@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from edgeway import frames
-from gateway.dispatch.attempt import outputs_of, room_for
+from gateway.dispatch.attempt import answer_form, outputs_of, room_for
 from gateway.dispatch.link import Pending
 from gateway.errors import EdgewayError, Poison, WorkerLost
+from gateway.plan import Plan
 from gateway.request import Answer, AttemptRecord, InputTensor, Outcome, Request
 from gateway.target import LoadOrder, Target, Version
-
-Inputs = Sequence[tuple[int, int, tuple[int, ...], memoryview]]
-"""(position among the model's inputs, dtype code, shape, bytes)."""
 
 
 class Ran(Protocol):
@@ -39,8 +37,8 @@ class Disposables(Protocol):
     async def run(
         self,
         order: LoadOrder,
-        inputs: Inputs,
-        wanted: Sequence[int],
+        plan: Plan,
+        inputs: Sequence[InputTensor],
         output_bytes: int,
         start_by: float,
         last: float,
@@ -51,8 +49,7 @@ class Disposables(Protocol):
 class Asked(NamedTuple):
     """What is to be run, and until when. Monotonic seconds."""
 
-    inputs: Inputs
-    wanted: Sequence[int]
+    plan: Plan
     start_by: float
     last: float
     priority: int
@@ -79,10 +76,11 @@ class SecondTry:
         assert target.order is not None
         record = AttemptRecord(target.name, "cpu", "cpu", self.clock())
         outcome.attempts.append(record)
-        room = room_for(version, target, asked.wanted)
+        plan = asked.plan
+        room = room_for(plan, target)
         try:
             ran = await self.disposables.run(
-                target.order, asked.inputs, asked.wanted, room, asked.start_by, asked.last, asked.priority
+                target.order, plan, request.inputs, room, asked.start_by, asked.last, asked.priority
             )
         except EdgewayError as failed:
             record.ended, record.error, record.reason = self.clock(), str(failed), failed.reason
@@ -93,12 +91,12 @@ class SecondTry:
         reply = ran.reply
         record.ended, record.worker_pid = self.clock(), ran.pid
         record.worker_received, record.run_started, record.run_ended = reply.received, reply.started, reply.finished
-        outputs = outputs_of(ran.pending.slot.view, reply, version)
-        if isinstance(outputs, str):
+        form = answer_form(reply, version)
+        if isinstance(form, str):
             ran.release()
             raise WorkerLost(f"{target.name} sent an answer that makes no sense", began=False)
         outcome.served, outcome.target, outcome.accelerator, outcome.kind = record, target.name, "cpu", "cpu"
-        return Answer(outputs, outcome, ran.release)
+        return Answer(outputs_of(ran.pending.slot.view, form), outcome, ran.release)
 
     def poison(self, version: Version, request: Request) -> Poison:
         """Two workers are dead: quarantine, and what to tell the caller."""

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
-import json
 import logging
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from edgeway.process import SETTING_REFUSED
 from edgeway.v1 import worker_pb2
+from gateway.dispatch.launch import Launched, WorkerTerms, launch_worker
 from gateway.dispatch.link import Link
 from gateway.dispatch.pool import Worker
 
@@ -44,11 +41,9 @@ def restart_delay(deaths: int) -> float:
 class Supervisor:
     """Keeps one worker's process alive until ``stop``. Nothing of it is left afterwards: no process, no zombie."""
 
-    def __init__(self, worker: Worker, emit: Callable[..., None], max_bytes: int, starvation: float) -> None:
-        """``emit`` records events; ``max_bytes``: largest answer of a link; ``starvation``: seconds that a run waits at
-        most behind others that came later.
-        """
-        self._starvation = starvation
+    def __init__(self, worker: Worker, emit: Callable[..., None], max_bytes: int, terms: WorkerTerms) -> None:
+        """``emit`` records events; ``max_bytes``: largest answer of a link; ``terms``: those of all workers."""
+        self._terms = terms
         self._worker = worker
         self._emit = emit
         self._max_bytes = max_bytes
@@ -57,9 +52,12 @@ class Supervisor:
         self._keeper: asyncio.Task[None] | None = None
         self._last_line = ""
         self._first_start = 0.0
+        self._launched: Launched | None = None
 
-    def start(self) -> None:
-        self._first_start = time.monotonic()
+    def start(self, launched: Launched | None = None) -> None:
+        """``launched``: the first process, where it is started already."""
+        self._launched = launched
+        self._first_start = time.monotonic() if launched is None else launched.at
         self._keeper = asyncio.create_task(self._keep(), name=f"supervisor of {self._worker.name}")
 
     async def stop(self) -> None:
@@ -104,16 +102,14 @@ class Supervisor:
     async def _one_life(self) -> float | None:
         """Run one process to its end. Returns when it became ready, None if it never did."""
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        launched, self._launched = self._launched, None
         try:
-            process = self._spawn(theirs)
+            launched = launched or launch_worker(self._worker.config, self._terms, self._first_start)
         except OSError as failed:
-            ours.close()
             self._worker.detach(f"can't start: {failed}")
             return None
-        finally:
-            theirs.close()
-        self._process = process
+        self._process = process = launched.process
+        self._follow_stderr(process)
         self._worker.pid = process.pid
         hello: asyncio.Future[None] = loop.create_future()
         closed: asyncio.Future[str] = loop.create_future()
@@ -132,7 +128,7 @@ class Supervisor:
             if not closed.done():
                 closed.set_result(why)
 
-        link = Link(ours, loop, control, ended, self._max_bytes, self._worker.config.load_seconds)
+        link = Link(launched.connection, loop, control, ended, self._max_bytes, self._worker.config.load_seconds)
         ready_at: float | None = None
         try:
             await asyncio.wait(_futures(hello, closed, died), timeout=START_LIMIT, return_when=asyncio.FIRST_COMPLETED)
@@ -159,44 +155,6 @@ class Supervisor:
         if not done:
             process.kill()
             await died
-
-    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        config = self._worker.config
-        settings = {
-            "name": config.name,
-            "threads": config.threads,
-            "instances": self._worker.instances,
-            "memoryLimitMB": config.memory_limit_mb or 0,
-            "nice": config.nice,
-            "cpus": list(config.cpus or ()),
-            "options": config.options,
-            "parentPid": os.getpid(),
-            "firstStart": self._first_start,
-            "starvationSeconds": self._starvation,
-        }
-        python = config.python or sys.executable
-        environment = {**os.environ, **dict(config.env or {}), "PYTHONPATH": os.pathsep.join(source_roots())}
-        environment.pop("NOTIFY_SOCKET", None)  # only the gateway speaks to systemd
-        process = subprocess.Popen(
-            [
-                python,
-                "-m",
-                "workers",
-                "--backend",
-                config.backend,
-                "--link-fd",
-                str(theirs.fileno()),
-                "--settings",
-                json.dumps(settings),
-            ],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment,
-        )
-        self._follow_stderr(process)
-        return process
 
     def _death(self, process: subprocess.Popen[bytes]) -> asyncio.Future[None]:
         """Resolves when the process has ended: a pidfd becomes readable then, without polling."""
@@ -231,7 +189,9 @@ class Supervisor:
             rest = b"" if not chunk else lines.pop()[:_LONGEST_LINE]
             for line in lines:
                 text = line[:_LONGEST_LINE].decode("utf-8", "replace").strip()
-                if text:
+                if text.startswith(SETTING_REFUSED):
+                    self._emit("setting-refused", text.removeprefix(SETTING_REFUSED), worker=self._worker.name)
+                elif text:
                     self._last_line = text
                     log.info("worker %s: %s", self._worker.name, text)
             if not chunk:
@@ -255,14 +215,3 @@ class Supervisor:
 
 def _futures(*futures: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
     return set(futures)
-
-
-def source_roots() -> list[str]:
-    """Folders from which another interpreter imports ``workers`` and ``edgeway``: found without importing."""
-    roots = []
-    for package, depth in (("workers", 1), ("edgeway.v1", 2)):
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise RuntimeError(f"the package {package} is not installed")
-        roots.append(str(Path(next(iter(spec.submodule_search_locations))).parents[depth - 1]))
-    return list(dict.fromkeys(roots))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeway import frames
-from edgeway.tensors import BY_NAME
 from gateway.admission.budget import Budget
 from gateway.dispatch.attempt import Attempt, room_for
 from gateway.dispatch.pacing import Pacing
@@ -15,6 +14,7 @@ from gateway.dispatch.pool import Worker
 from gateway.dispatch.second import Asked, SecondTry, stand_in
 from gateway.dispatch.vitals import is_dying
 from gateway.errors import AttemptFailed, EdgewayError, TargetSlow, TooLate, WorkerLost
+from gateway.plan import Plan
 from gateway.request import Answer, AttemptRecord, Outcome, Request
 from gateway.routing.policy import Ranking
 from gateway.target import STALE_AFTER, Target, Version
@@ -28,6 +28,8 @@ HARDLY = 0.25
 """Of the budget: a predicted wait up to this is no queue."""
 GRACE = 1.0
 """Of the budget: see ``_start_by``."""
+_UNKNOWN = (0.0, 0.0, 0.0)
+"""Seconds, where no run was ever measured."""
 _INSTANT = 0.001
 """Seconds: more than passes between the record of an attempt and the frame that is sent for it."""
 
@@ -44,7 +46,7 @@ class Attempts:
     """For a request that was running in a worker when it died."""
 
     async def walk(
-        self, ranking: Ranking, version: Version, request: Request, budget: Budget, outcome: Outcome
+        self, ranking: Ranking, version: Version, request: Request, plan: Plan, budget: Budget, outcome: Outcome
     ) -> Answer:
         """The first answer of a target, in the order of the ranking.
 
@@ -52,7 +54,7 @@ class Attempts:
             EdgewayError: what the last target said, when all failed; TooLate when the time was over first; Poison when
                 the request has killed two workers.
         """
-        walk = _Walk(self, ranking, version, request, budget, outcome)
+        walk = _Walk(self, ranking, version, request, plan, budget, outcome)
         self.pacing.walking += 1
         try:
             return await walk.run()
@@ -73,25 +75,31 @@ class _Walk:
         "deaths",
         "failure",
         "hedged",
-        "inputs",
         "late",
-        "nbytes",
         "outcome",
+        "plan",
         "ranking",
         "request",
         "stage",
         "tries",
         "version",
-        "wanted",
     )
 
     def __init__(
-        self, stage: Attempts, ranking: Ranking, version: Version, request: Request, budget: Budget, outcome: Outcome
+        self,
+        stage: Attempts,
+        ranking: Ranking,
+        version: Version,
+        request: Request,
+        plan: Plan,
+        budget: Budget,
+        outcome: Outcome,
     ) -> None:
         self.stage = stage
         self.ranking = ranking
         self.version = version
         self.request = request
+        self.plan = plan
         self.budget = budget
         self.outcome = outcome
         self.tries: list[Attempt] = []
@@ -100,12 +108,6 @@ class _Walk:
         self.deaths = 0
         """Workers that have died while they ran this request."""
         self.failure: EdgewayError | None = None
-        self.nbytes = request.input_bytes
-        index = version.input_index
-        self.inputs = [
-            (index[tensor.name], BY_NAME[tensor.datatype].code, tensor.shape, tensor.data) for tensor in request.inputs
-        ]
-        self.wanted = [version.output_index[name] for name in request.outputs]
 
     async def run(self) -> Answer:
         """Raises EdgewayError."""
@@ -168,8 +170,8 @@ class _Walk:
         """Seconds of this attempt. The soonest target of a hopeless request gets all: another would only be later."""
         if following is None or not self.ranking.feasible:
             return remaining
-        own = target.estimates.quantile(self.nbytes, 0.95)
-        run = following.estimates.quantile(self.nbytes, 0.95)
+        own = target.estimates.quantile(self.plan.nbytes, 0.95)
+        run = following.estimates.quantile(self.plan.nbytes, 0.95)
         if run is not None and now - following.measured_at > STALE_AFTER:
             run *= COLD
         return self.stage.pacing.attempt_time(
@@ -187,49 +189,51 @@ class _Walk:
 
     def _begin(self, target: Target, now: float, expire_at: float | None, probe: bool) -> Attempt:
         """Raises WorkerLost: the target's process is gone."""
-        worker, request, version = target.worker, self.request, self.version
+        worker, plan, priority = target.worker, self.plan, self.request.priority
         assert isinstance(worker, Worker)
+        half, p95, p99 = target.estimates.summary(plan.nbytes) or _UNKNOWN
+        expected = half / target.shared  # its part of the worker's time, where it shares a run with others
+        wait = target.wait(priority, now)
+        start_by = self._start_by(wait)
         record = AttemptRecord(worker.name, worker.backend, worker.kind, now, worker_pid=worker.pid)
         self.outcome.attempts.append(record)
-        known = target.estimates.summary(self.nbytes)
-        half, p95, p99 = known or (0.0, 0.0, 0.0)
-        expected = half / target.shared  # its part of the worker's time, where it shares a run with others
-        wait = target.wait(request.priority, now)
-        start_by = self._start_by(wait)
         try:
             link = worker.require_link()
-            attempt = Attempt(
-                target,
-                worker,
-                link,
-                record,
-                request.priority,
-                self.nbytes,
-                expected,
-                wait + p95,
-                start_by,
-                probe,
-                self.stage.clock,
-            )
-            attempt.pending = link.infer(
+            pending = link.infer(
                 target.handle,
-                self.inputs,
-                self.wanted,
-                room_for(version, target, self.wanted),
+                plan,
+                self.request.inputs,
+                room_for(plan, target),
                 start_by=start_by,
                 expire_at=expire_at,
-                priority=request.priority,
+                priority=priority,
                 hang_limit=max(HANG_FACTOR * p99, worker.hang_seconds) + target.batch_delay,
                 budget_end=self.budget.deadline if expire_at is None else expire_at,
             )
         except EdgewayError as failed:
             record.ended, record.error, record.reason = self.stage.clock(), str(failed), failed.reason
             raise
-        attempt.pending.on_end = attempt.ended
-        record.run = attempt.pending
+        # The worker is at it already.
+        promised = wait + p95
+        attempt = Attempt(
+            target,
+            worker,
+            link,
+            record,
+            pending,
+            priority,
+            plan.nbytes,
+            expected,
+            promised,
+            start_by,
+            probe,
+            self.stage.clock,
+        )
+        pending.on_end = attempt.ended
+        record.run = pending
         target.tried = now
         target.in_flight += 1
-        worker.sent(request.priority, expected, now)
+        worker.sent(priority, expected, now)
         self.tries.append(attempt)
         return attempt
 
@@ -346,7 +350,7 @@ class _Walk:
         target = stand_in([*ranked, *skipped])
         if target is None:
             raise death
-        asked = Asked(self.inputs, self.wanted, self._start_by(wait=0.0), self.budget.last, self.request.priority)
+        asked = Asked(self.plan, self._start_by(wait=0.0), self.budget.last, self.request.priority)
         return await second.run(target, version, self.request, asked, self.outcome)
 
     def _died(self, attempt: Attempt, failed: EdgewayError) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-
-import msgspec
 
 from gateway.admission.gradient import GradientLimit
 from gateway.config import WorkerConfig
 from gateway.device.sensors import Reading
 from gateway.device.thermal import Heat
 from gateway.dispatch.disposable import Disposables
+from gateway.dispatch.launch import Launched, WorkerTerms, instances_of, process_settings
 from gateway.dispatch.pool import Worker
 from gateway.dispatch.supervisor import Supervisor
 from gateway.dispatch.zygote import Zygote
@@ -31,36 +29,32 @@ class Workers:
     def __init__(
         self,
         configs: Sequence[WorkerConfig],
+        terms: WorkerTerms,
+        launched: dict[str, Launched],
         emit: Callable[..., None],
         changed: Callable[[], None],
         max_bytes: int,
-        starvation: float,
     ) -> None:
         """Args:
         configs: of all of them, the CPU's among them.
+        terms: what they are told alike.
+        launched: their first processes, where they are started already; ``start`` takes them out.
         emit: records an event.
         changed: called when a worker's state has changed.
         max_bytes: largest answer.
-        starvation: seconds that a run waits at most behind others that came later.
         """
-        self._workers = {config.name: Worker(config, instances_of(config), emit, changed) for config in configs}
+        self._launched = launched
+        self._workers = {
+            config.name: Worker(config, instances_of(config, terms.inherited), emit, changed) for config in configs
+        }
         own = next(worker.config for worker in self._workers.values() if worker.backend == "cpu")
-        self._zygote = Zygote("cpu", own.python, own.env)
-        self.disposables = Disposables(
-            self._zygote,
-            {
-                "threads": own.threads,
-                "memoryLimitMB": own.memory_limit_mb or 0,
-                "nice": own.nice,
-                "cpus": list(own.cpus),
-            },
-            max_bytes,
-        )
-        self._supervisors = [Supervisor(worker, emit, max_bytes, starvation) for worker in self._workers.values()]
+        self._zygote = Zygote("cpu", own.python, own.env, terms.inherited)
+        self.disposables = Disposables(self._zygote, process_settings(own, terms.inherited), max_bytes)
+        self._supervisors = {name: Supervisor(worker, emit, max_bytes, terms) for name, worker in self._workers.items()}
 
     def start(self) -> None:
-        for supervisor in self._supervisors:
-            supervisor.start()
+        for name, supervisor in self._supervisors.items():
+            supervisor.start(self._launched.pop(name, None))
 
     def start_spares(self) -> None:
         """Have disposable workers at hand; once the others are up, which have more use for the cores."""
@@ -69,7 +63,7 @@ class Workers:
 
     async def stop(self) -> None:
         await self.disposables.stop()
-        await asyncio.gather(self._zygote.stop(), *(supervisor.stop() for supervisor in self._supervisors))
+        await asyncio.gather(self._zygote.stop(), *(supervisor.stop() for supervisor in self._supervisors.values()))
 
     async def introduced(self) -> None:
         """Returns when every worker has come up or failed to, but after ``START_WAIT`` at the latest."""
@@ -130,20 +124,3 @@ class Workers:
         """What the CPU could load, a disposable worker has at hand too, if it is small."""
         if not loaded.cancelled() and loaded.exception() is None:
             self.disposables.prepare(order)
-
-
-def instances_of(config: WorkerConfig) -> int:
-    """Runs at a time: as configured, else 2 for the CPU where there are two cores or more, else 1."""
-    if config.instances is not None:
-        return config.instances
-    return 2 if config.backend == "cpu" and len(os.sched_getaffinity(0)) >= 2 else 1
-
-
-def default_workers(configs: Sequence[WorkerConfig]) -> list[WorkerConfig]:
-    """The configured workers, and always one for the CPU."""
-    workers = list(configs)
-    if not any(config.backend == "cpu" for config in workers):
-        taken = {config.name for config in workers}
-        name = next(name for name in ("cpu", "cpu-path", "cpu-path-2") if name not in taken)
-        workers.append(msgspec.convert({"name": name, "backend": "cpu"}, WorkerConfig))
-    return workers

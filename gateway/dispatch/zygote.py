@@ -10,12 +10,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.dispatch.supervisor import restart_delay, source_roots
+from gateway.dispatch.launch import Inherited, inherited, launch_zygote
+from gateway.dispatch.supervisor import restart_delay
 
 FORK_LIMIT = 2.0
 """Seconds that a fork may take (13 ms measured) before the zygote counts as hung and is replaced."""
@@ -55,14 +55,23 @@ class Child:
 class Zygote:
     """Keeps one zygote of a backend alive between ``start`` and ``stop``. All its children end with it."""
 
-    def __init__(self, backend: str = "cpu", python: str | None = None, env: Mapping[str, str] | None = None) -> None:
-        """``python`` and ``env`` as of the worker in whose place the children run: interpreter, further variables."""
+    def __init__(
+        self,
+        backend: str = "cpu",
+        python: str | None = None,
+        env: Mapping[str, str] | None = None,
+        given: Inherited | None = None,
+    ) -> None:
+        """``python`` and ``env`` as of the worker in whose place the children run: interpreter, further variables;
+        ``given``: what the gateway had before it set anything for itself, by default what it has now.
+        """
+        self._given = given or inherited()
         self.pid = 0
         """0 while none is up."""
         self.ready = asyncio.Event()
         """Set while forks are possible."""
         self._backend = backend
-        self._python = python or sys.executable
+        self._python = python
         self._env = dict(env or {})
         self._socket: socket.socket | None = None
         self._why = "it was not started"
@@ -129,15 +138,12 @@ class Zygote:
 
     async def _one_life(self) -> None:
         """Run one process to its end."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            process = self._spawn(theirs)
+            launched = launch_zygote(self._backend, self._python, self._env, self._given)
         except OSError as failed:
-            ours.close()
             self._why = f"it can't start: {failed}"
             return
-        finally:
-            theirs.close()
+        process, ours = launched.process, launched.connection
         loop = asyncio.get_running_loop()
         ours.setblocking(False)
         self._process, self._socket, self.pid, self._why = process, ours, process.pid, "it is starting"
@@ -182,29 +188,6 @@ class Zygote:
     def _kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-
-    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        environment = {
-            **os.environ,
-            **self._env,
-            "PYTHONPATH": os.pathsep.join(source_roots()),
-            # Each keeps a library from starting threads when it is imported: a process with threads can't be forked.
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "ORT_DISABLE_TELEMETRY": "1",
-        }
-        environment.pop("NOTIFY_SOCKET", None)  # only the gateway speaks to systemd
-        command = [self._python, "-m", "workers", "--zygote", "--backend", self._backend]
-        command += ["--link-fd", str(theirs.fileno()), "--settings", json.dumps({"parentPid": os.getpid()})]
-        return subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment,
-        )
 
     def _readable(self, connection: socket.socket) -> None:
         while True:

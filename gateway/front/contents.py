@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-import numpy as np
+import sys
+from array import array
+from collections.abc import Sequence
+
 from google.protobuf.message import DecodeError
 
-from edgeway.tensors import BY_NAME, count, encode_bytes
+from edgeway.datatypes import BY_NAME, count, encode_bytes
 from edgeway.v1.open_inference_pb2 import InferTensorContents
 from gateway.errors import InvalidRequest
 
+_ARRAYS = {
+    "BOOL": "B",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "FP32": "f",
+    "FP64": "d",
+}
+"""Datatype -> the type code of Python's arrays that has its size on every system that Edgeway runs on."""
 _FIELDS = {
     "BOOL": ("bool_contents", 1),
     "INT8": ("int_contents", 1),
@@ -61,11 +78,17 @@ def raw_of(name: str, datatype: str, shape: tuple[int, ...], contents: memoryvie
         )
     if datatype == "BYTES":
         return memoryview(encode_bytes(elements))
-    numpy = BY_NAME[datatype].numpy
-    assert numpy is not None
-    array = np.array(elements, dtype=np.int64) if field in ("int_contents", "uint_contents") else np.array(elements)
-    if field in ("int_contents", "uint_contents") and array.size:
-        limits = np.iinfo(numpy)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise InvalidRequest(f"input {name!r}: a value lies outside of {datatype}: {limits.min} to {limits.max}")
-    return array.astype(numpy).reshape(-1).view(np.uint8).data
+    return _packed(name, datatype, elements)
+
+
+def _packed(name: str, datatype: str, elements: Sequence[float]) -> memoryview:
+    """Little-endian values. Raises InvalidRequest: one that the datatype can't hold."""
+    try:
+        packed = array(_ARRAYS[datatype], elements)
+    except OverflowError:
+        bits = 8 * BY_NAME[datatype].itemsize
+        least, most = (0, 2**bits - 1) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        raise InvalidRequest(f"input {name!r}: a value lies outside of {datatype}: {least} to {most}") from None
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return memoryview(packed).cast("B")

@@ -23,28 +23,25 @@ class Encoder:
         parts: list[bytes | memoryview] = [
             self._constant(outcome),
             wire.text(3, request_id) if request_id else b"",
-            _QUEUE.entry(int(outcome.queue_seconds * 1e6)),
-            _COMPUTE.entry(int(outcome.compute_seconds * 1e6)),
-            _TOTAL.entry(int(outcome.total_seconds * 1e6)),
-            _BUDGET_LEFT.entry(int(outcome.budget_left * 1e6)),
+            _QUEUE.entry(outcome.queue_seconds),
+            _COMPUTE.entry(outcome.compute_seconds),
+            _TOTAL.entry(outcome.total_seconds),
+            _BUDGET_LEFT.entry(outcome.budget_left),
         ]
-        parts += [self._header(output.name, output.datatype, output.shape) for output in outputs]
-        for output in outputs:
-            data = output.data
+        for name, datatype, shape, _ in outputs:
+            parts.append(self._headers.get((name, datatype, shape)) or self._header(name, datatype, shape))
+        for _, _, _, data in outputs:
             parts += (b"\x32" + wire.varint(data.nbytes), data)
         return b"".join(parts)
 
     def _header(self, name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
         """An output without its data."""
-        key = (name, datatype, shape)
-        known = self._headers.get(key)
-        if known is None:
-            if len(self._headers) >= _CACHED:
-                self._headers.clear()
-            sizes = b"".join(map(wire.varint, shape))
-            content = wire.text(1, name) + wire.text(2, datatype) + (wire.field(3, sizes) if sizes else b"")
-            known = self._headers[key] = wire.field(5, content)
-        return known
+        if len(self._headers) >= _CACHED:
+            self._headers.clear()
+        sizes = b"".join(map(wire.varint, shape))
+        content = wire.text(1, name) + wire.text(2, datatype) + (wire.field(3, sizes) if sizes else b"")
+        header = self._headers[name, datatype, shape] = wire.field(5, content)
+        return header
 
     def _constant(self, outcome: Outcome) -> bytes:
         key = (
@@ -75,21 +72,21 @@ class Encoder:
         return known
 
 
-class _Integer:
-    """Entries of one integer parameter; all but the number itself is made once."""
+class _Micros:
+    """Entries of one parameter in microseconds; all but the number itself is made once."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._before = wire.parameter(name, b"\x10" + bytes(4))[:-4]
 
-    def entry(self, value: int) -> bytes:
-        """Up to 268 s in microseconds a number takes four bytes, which any reader takes: no loop, one prefix."""
+    def entry(self, seconds: float) -> bytes:
+        """Up to 268 s a number takes four bytes, which any reader takes: no loop, one prefix."""
+        value = int(seconds * 1e6)
         if 0 <= value < 1 << 28:
-            return self._before + bytes(
-                (value & 127 | 128, value >> 7 & 127 | 128, value >> 14 & 127 | 128, value >> 21)
-            )
+            spread = value & 0x7F | (value & 0x3F80) << 1 | (value & 0x1FC000) << 2 | value >> 21 << 24
+            return self._before + (spread | 0x00808080).to_bytes(4, "little")
         return wire.integer_parameter(self._name, value)
 
 
-_QUEUE, _COMPUTE = _Integer(names.QUEUE_US), _Integer(names.COMPUTE_US)
-_TOTAL, _BUDGET_LEFT = _Integer(names.TOTAL_US), _Integer(names.BUDGET_LEFT_US)
+_QUEUE, _COMPUTE = _Micros(names.QUEUE_US), _Micros(names.COMPUTE_US)
+_TOTAL, _BUDGET_LEFT = _Micros(names.TOTAL_US), _Micros(names.BUDGET_LEFT_US)

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from edgeway.tensors import BY_NAME
+from edgeway.datatypes import BY_NAME
 from edgeway.v1 import open_inference_pb2 as oip
 from gateway.errors import EdgewayError, InvalidRequest, NotOffered, Refused, Unavailable
 from gateway.front.decode import Decoder

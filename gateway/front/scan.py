@@ -24,12 +24,13 @@ _INPUT, _RAW, _CONTENTS = 5 << 3 | 2, 7 << 3 | 2, 5 << 3 | 2
 
 @dataclass(slots=True)
 class Scanned:
-    """``header``: the message without tensor data. ``raw``: one view per raw tensor. ``contents``: position of an
-    input -> its typed contents; they are cut out only where there is no raw tensor, because nobody may send both.
+    """``header``: the message without tensor data. ``raw``: first byte, and byte behind the last, of each raw tensor.
+    ``contents``: position of an input -> its typed contents; they are cut out only where there is no raw tensor,
+    because nobody may send both.
     """
 
     header: bytes
-    raw: list[memoryview]
+    raw: list[tuple[int, int]]
     contents: dict[int, memoryview]
 
 
@@ -42,7 +43,7 @@ def scan(message: bytes) -> Scanned:
     view, end = memoryview(message), len(message)
     at = kept = fields = 0
     parts: list[memoryview] = []
-    raw: list[memoryview] = []
+    raw: list[tuple[int, int]] = []
     inputs: list[tuple[int, int, int]] = []
     while at < end:
         fields += 1
@@ -57,7 +58,7 @@ def scan(message: bytes) -> Scanned:
         if tag == _RAW:
             if kept < begin:
                 parts.append(view[kept:begin])
-            raw.append(view[value:at])
+            raw.append((value, at))
             kept = at
         elif tag == _INPUT:
             inputs.append((begin, value, at))

@@ -48,9 +48,11 @@ class Recorder:
         self._clock = clock
         self._trace = trace
         self._later = later
+        self.taken = 0
+        """Outcomes since the start."""
         self._waiting: list[Outcome] = []
         self._versions: dict[tuple[str, str], _VersionTotals] = {}
-        self.durations: dict[tuple[str, str, str, str], Histogram] = {}
+        self.durations: dict[tuple[str, str, str, Code], Histogram] = {}
         """(model, version, accelerator, code) -> all durations."""
         self.attempts: Counter[tuple[str, str]] = Counter()
         """(worker, "" or the reason of the failure) -> attempts."""
@@ -61,6 +63,7 @@ class Recorder:
 
     def record(self, outcome: Outcome) -> None:
         """Take one outcome."""
+        self.taken += 1
         self._waiting.append(outcome)
         if self._later is None:
             self.settle()
@@ -76,22 +79,23 @@ class Recorder:
     def _record(self, outcome: Outcome) -> None:
         """Count one request; costs about 3 us."""
         # A name that nobody serves must not become a series: a hostile caller could invent millions.
-        model = "" if outcome.code is Code.NOT_FOUND or not outcome.version else outcome.model
-        key = (model, outcome.version, outcome.accelerator, outcome.code.name)
+        code, seconds = outcome.code, outcome.total_seconds
+        model = "" if code is Code.NOT_FOUND or not outcome.version else outcome.model
+        key = (model, outcome.version, outcome.accelerator, code)
         histogram = self.durations.get(key)
         if histogram is None:
             histogram = self.durations[key] = Histogram()
-        histogram.add(outcome.total_seconds)
+        histogram.add(seconds)
         for attempt in outcome.attempts:
             self.attempts[attempt.target, attempt.reason] += 1
         if outcome.missed_budget:
             self.budget_missed[model] += 1
-        if outcome.code is Code.RESOURCE_EXHAUSTED:
+        if code is Code.RESOURCE_EXHAUSTED:
             self.shed[model] += 1
-        if outcome.degraded and outcome.code is Code.OK:
+        if outcome.degraded and not code:
             self.fallbacks[model, outcome.reason] += 1
         if model:
-            self._count(self._of(model, outcome.version), outcome)
+            self._count(self._of(model, outcome.version), outcome, seconds)
         if self._trace is not None:
             self._trace(outcome)
 
@@ -139,15 +143,15 @@ class Recorder:
             totals = self._versions[model, version] = _VersionTotals(RecentLatency(self._clock()))
         return totals
 
-    def _count(self, totals: _VersionTotals, outcome: Outcome) -> None:
-        if outcome.code is Code.OK:
+    def _count(self, totals: _VersionTotals, outcome: Outcome, seconds: float) -> None:
+        if not outcome.code:
             totals.success += 1
-            totals.success_seconds += outcome.total_seconds
+            totals.success_seconds += seconds
             totals.queue_seconds += outcome.queue_seconds
             totals.compute_seconds += outcome.compute_seconds
             totals.last = time.time()
             totals.served[outcome.target] += 1
-            totals.recent.add(outcome.total_seconds, self._clock())
+            totals.recent.add(seconds, self._clock())
         elif outcome.code is not Code.CANCELLED:
             totals.failed += 1
-            totals.failed_seconds += outcome.total_seconds
+            totals.failed_seconds += seconds

@@ -66,6 +66,10 @@ _RUN = struct.Struct("<xBxxxxxxxxxxxxxxQQdd")
 _REPLY = struct.Struct("<BBHxxxxQdddQ")
 _TENSOR = struct.Struct("<HBBxxxxQQ")
 _MAX_MESSAGE = 4096
+_KEPT = 256
+"""Ends of replies that ``Replies`` remembers ..."""
+_MAX_KEPT_FRAME = 1024
+"""... of frames of no more bytes than these: a worker can't fill the gateway's memory with them."""
 
 
 class FrameError(ValueError):
@@ -117,7 +121,7 @@ class Reply(NamedTuple):
     finished: float
     needed: int
     """With NEEDS_SLOT: bytes that the outputs need. With OK: see ``shared``."""
-    outputs: Sequence[TensorPlace]
+    outputs: tuple[TensorPlace, ...]
     message: str
     """Why, for every status that is not OK."""
 
@@ -202,25 +206,44 @@ def pack_infer(infer: Infer) -> bytes:
     Raises:
         FrameError: more tensors or dimensions than a frame may carry.
     """
-    if len(infer.inputs) > MAX_TENSORS or len(infer.outputs) > MAX_TENSORS:
-        raise FrameError(f"at most {MAX_TENSORS} inputs and outputs, got {len(infer.inputs)} and {len(infer.outputs)}")
-    head = _INFER.pack(
-        INFER,
-        infer.priority,
-        len(infer.inputs),
-        len(infer.outputs),
-        infer.model,
-        infer.slot,
-        infer.request_id,
-        infer.out_offset,
-        infer.deadline,
-        infer.budget_end,
+    tensors = pack_tensors(infer.inputs, infer.outputs)
+    counts = len(infer.inputs), len(infer.outputs)
+    head = infer.request_id, infer.model, infer.slot, infer.out_offset, infer.deadline, infer.priority
+    return pack_run(*head, counts, tensors, infer.budget_end)
+
+
+def pack_tensors(inputs: Sequence[TensorPlace], outputs: Sequence[int]) -> bytes:
+    """The part of a run's frame that is the same for all requests of one form: where the tensors lie, what is wanted.
+
+    Raises:
+        FrameError: more tensors or dimensions than a frame may carry.
+    """
+    if len(inputs) > MAX_TENSORS or len(outputs) > MAX_TENSORS:
+        raise FrameError(f"at most {MAX_TENSORS} inputs and outputs, got {len(inputs)} and {len(outputs)}")
+    wanted = struct.pack(f"<{len(outputs)}H", *outputs) if outputs else b""
+    tensors = b"".join([*map(_pack_tensor, inputs), wanted])
+    if len(tensors) > MAX_FRAME - _INFER.size:
+        raise FrameError(f"frame of {len(tensors) + _INFER.size} bytes, at most {MAX_FRAME}")
+    return tensors
+
+
+def pack_run(
+    request_id: int,
+    model: int,
+    slot: int,
+    out_offset: int,
+    deadline: float,
+    priority: int,
+    counts: tuple[int, int],
+    tensors: bytes,
+    budget_end: float = 0.0,
+) -> bytes:
+    """The frame of one run, see ``Infer``; ``tensors`` as ``pack_tensors`` made it, of so many inputs and outputs."""
+    n_inputs, n_outputs = counts
+    return (
+        _INFER.pack(INFER, priority, n_inputs, n_outputs, model, slot, request_id, out_offset, deadline, budget_end)
+        + tensors
     )
-    wanted = struct.pack(f"<{len(infer.outputs)}H", *infer.outputs) if infer.outputs else b""
-    frame = b"".join([head, *map(_pack_tensor, infer.inputs), wanted])
-    if len(frame) > MAX_FRAME:
-        raise FrameError(f"frame of {len(frame)} bytes, at most {MAX_FRAME}")
-    return frame
 
 
 def unpack_infer(frame: bytes) -> Infer:
@@ -303,7 +326,33 @@ def unpack_reply(frame: bytes) -> Reply:
     _, status, n_outputs, request_id, received, started, finished, needed = _unpack(_REPLY, frame, exact=False)
     outputs, at = _unpack_tensors(frame, _REPLY.size, n_outputs)
     message = frame[at:].decode("utf-8", "replace")
-    return Reply(request_id, status, received, started, finished, needed, outputs, message)
+    return Reply(request_id, status, received, started, finished, needed, tuple(outputs), message)
+
+
+class Replies:
+    """Reads replies, and keeps what it read of their ends: the outputs of a model lie in the same places each time, in
+    the very same tuple of ``Reply.outputs``.
+    """
+
+    def __init__(self) -> None:
+        self._tails: dict[tuple[int, bytes], tuple[tuple[TensorPlace, ...], str]] = {}
+
+    def read(self, frame: bytes) -> Reply:
+        """As ``unpack_reply``. Raises FrameError."""
+        try:
+            _, status, n_outputs, request_id, received, started, finished, needed = _REPLY.unpack_from(frame)
+        except struct.error as cut:
+            raise FrameError(f"reply of {len(frame)} bytes, expected at least {_REPLY.size}") from cut
+        key = n_outputs, frame[_REPLY.size :]
+        tail = self._tails.get(key)
+        if tail is None:
+            reply = unpack_reply(frame)
+            if status == OK and len(frame) <= _MAX_KEPT_FRAME:
+                if len(self._tails) >= _KEPT:
+                    self._tails.clear()
+                self._tails[key] = reply.outputs, reply.message
+            return reply
+        return Reply(request_id, status, received, started, finished, needed, tail[0], tail[1])
 
 
 def _pack_tensor(place: TensorPlace) -> bytes:

@@ -10,12 +10,13 @@ import zipfile
 from pathlib import Path
 
 import kubernetes_validate
+import msgspec
 import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
 from benchmarks.harness import Gateway
-from gateway.config import load_device_config
+from gateway.config import DeviceConfig, load_device_config
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -139,3 +140,15 @@ def test_the_example_configs_start_a_gateway_and_missing_accelerators_are_lost(p
     assert set(states) == {worker.name for worker in config.workers}
     for worker in config.workers:
         assert states[worker.name] == ("ready" if worker.backend in ("cpu", "simulated") else "lost")
+
+
+def test_the_example_with_every_setting_is_one_with_the_defaults_where_it_does_not_say_otherwise():
+    config = load_device_config(DEPLOY / "device.yaml.example")
+    usual = DeviceConfig()
+    for section in ("budget", "process", "limits", "failover", "heat", "memory", "shared_memory", "telemetry"):
+        assert getattr(config, section) == getattr(usual, section), section
+    written = yaml.safe_load((DEPLOY / "device.yaml.example").read_text())
+    schema = msgspec.json.schema(DeviceConfig)["$defs"]
+    assert set(written["process"]) == set(schema["ProcessSettings"]["properties"])
+    worker = set(schema["WorkerConfig"]["properties"])
+    assert worker - set(written["workers"][0]) == {"python", "zones"}

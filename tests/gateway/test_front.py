@@ -57,6 +57,53 @@ def test_a_raw_request_is_read_as_protobuf_reads_it(given_tensors, version, requ
         assert [bytes(t.data) for t in request.inputs] == list(message.raw_input_contents)
 
 
+def read_of(decoder: Decoder, message: bytes) -> object:
+    """All that the decoder says of a message; what it raises counts as well."""
+    try:
+        request = decoder.decode(message, 50.0, None, ())
+    except EdgewayError as refused:
+        return type(refused), str(refused)
+    inputs = [(each.name, each.datatype, each.shape, bytes(each.data)) for each in request.inputs]
+    return request.model, request.version, request.id, inputs, request.outputs, request.nbytes, request.priority
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(("a", "b" * 40)), tensors, st.booleans()), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), st.none() | st.integers(0, 200), st.integers(0, 255)), max_size=12),
+    st.randoms(),
+)
+def test_what_is_remembered_of_earlier_messages_changes_nothing(forms, sequence, random):
+    """Messages of few forms with new values each time, now and then with one byte changed anywhere."""
+    decoder = Decoder()
+    for which, position, value in sequence:
+        model, given_tensors, with_output = forms[which % len(forms)]
+        message = oip.ModelInferRequest(model_name=model)
+        for number, (datatype, shape) in enumerate(given_tensors):
+            message.inputs.add(name=f"x{number}", datatype=datatype, shape=shape)
+            message.raw_input_contents.append(random.randbytes(int(np.prod(shape)) * FIXED[datatype].itemsize))
+        if with_output:
+            message.outputs.add(name="y")
+        content = bytearray(message.SerializeToString())
+        if position is not None:
+            content[position % len(content)] = value
+        assert read_of(decoder, bytes(content)) == read_of(Decoder(), bytes(content))
+
+
+def test_requests_that_differ_only_in_values_share_a_form_and_others_do_not():
+    def message(shape: list[int], model: str = "m") -> bytes:
+        request = oip.ModelInferRequest(model_name=model)
+        request.inputs.add(name="x", datatype="UINT8", shape=shape)
+        request.raw_input_contents.append(np.random.default_rng().bytes(int(np.prod(shape))))
+        return request.SerializeToString()
+
+    decoder = Decoder()
+    forms = [decoder.decode(message([2, 3]), 50.0, None, ()).form for _ in range(4)]
+    assert forms[:1] == [None], "a header that never comes again is not worth remembering"
+    assert forms[1] is forms[2] is forms[3] is not None
+    for other in (message([3, 2]), message([2, 3], "n")):
+        assert [decoder.decode(other, 50.0, None, ()).form is forms[1] for _ in range(3)] == [False] * 3
+
+
 @given(st.sampled_from(sorted(TYPED)), st.lists(st.integers(0, 1), max_size=8))
 def test_typed_contents_become_the_same_bytes_as_raw_ones(datatype, values):
     message = oip.ModelInferRequest(model_name="m")

@@ -16,6 +16,8 @@ from edgeway import frames
 from edgeway.frames import Infer, Reply, TensorPlace
 from gateway.dispatch.link import Link, Pending, hung_for
 from gateway.errors import Shed, WorkerLost
+from gateway.plan import Plan
+from gateway.request import InputTensor
 from workers.slots import Slots
 
 RECEIVED, STARTED, FINISHED = 1.0, 2.0, 3.0
@@ -103,9 +105,18 @@ class Pair:
         self.ends: dict[int, list[Reply | None]] = {}
 
     def infer(self, expire_at: float | None = None, hang_limit: float = 60.0, data: bytes = b"1234") -> Pending:
-        inputs = [(0, 11, (len(data),), memoryview(data))]
+        size = len(data)
+        tensors = frames.pack_tensors([TensorPlace(0, 11, (size,), 0, size)], [])
+        plan = Plan(size, ((0, size),), frames.aligned(size), (), 64, True, (1, 0), tensors)
         pending = self.link.infer(
-            7, inputs, [], 64, start_by=self.loop.time() + 60, expire_at=expire_at, priority=5, hang_limit=hang_limit
+            7,
+            plan,
+            [InputTensor("x", "FP32", (size,), memoryview(data))],
+            plan.room,
+            start_by=self.loop.time() + 60,
+            expire_at=expire_at,
+            priority=5,
+            hang_limit=hang_limit,
         )
         self.ends[pending.number] = []
 
@@ -152,7 +163,7 @@ RARE = ("larger", "too large", "expire", "abandon", "leave", "release", "cancel 
 moves = st.lists(st.tuples(st.sampled_from((*COMMON, *COMMON, *RARE)), st.integers(0, 3)), max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(moves)
 def test_every_run_ends_exactly_once_and_no_slot_has_two_users(given_moves):
     async def scenario(pair: Pair) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
@@ -91,6 +92,31 @@ def test_runs_have_one_form_when_they_differ_in_number_priority_and_time_alone(o
 def test_the_quick_reply_is_the_reply(number, received, started, finished, where):
     quick = frames.pack_done(number, received, started, finished, 0, len(where), frames.pack_places(where))
     assert quick == frames.pack_reply(Reply(number, frames.OK, received, started, finished, 0, where, ""))
+
+
+@given(st.lists(st.builds(Reply, u64, st.integers(0, 8), times, times, times, u64, places, st.text(max_size=50))))
+def test_a_reader_that_remembers_reads_replies_as_one_that_does_not(replies):
+    reader = frames.Replies()
+    for reply in [*replies, *replies]:
+        frame = frames.pack_reply(reply)
+        assert repr(reader.read(frame)) == repr(frames.unpack_reply(frame))
+
+
+def test_outputs_in_the_same_places_are_the_same_object_when_a_run_ended_well():
+    place = TensorPlace(0, 11, (4,), 0, 16)
+    reader = frames.Replies()
+    first, second, failed = (
+        reader.read(frames.pack_reply(Reply(number, status, 1.0, 2.0, 3.0, 0, (place,), "")))
+        for number, status in ((1, frames.OK), (2, frames.OK), (3, frames.RUNTIME_ERROR))
+    )
+    assert first.outputs is second.outputs
+    assert first.outputs == failed.outputs == (place,)
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_no_reply(noise):
+    with contextlib.suppress(FrameError):
+        frames.Replies().read(bytes((frames.REPLY,)) + noise)
 
 
 @given(st.binary(max_size=200))

@@ -70,3 +70,23 @@ def test_the_overhead_benchmark_measures_both_sizes():
     )
     figures = json.loads(done.stdout)
     assert {name: figures[name]["ratio"] > 0 for name in ("64B", "frame")} == {"64B": True, "frame": True}
+
+
+def measured(name: str, *arguments: str) -> dict:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_start_benchmark_times_launches_beside_the_direct_process():
+    figures = measured("start", "--launches", "1")
+    assert figures["gateway"]["firstAnswerSeconds"] >= figures["gateway"]["readySeconds"] > 0
+    assert figures["direct"]["firstAnswerSeconds"] > 0
+    assert figures["ok"] is (figures["gateway"]["firstAnswerSeconds"] <= figures["bound"])
+
+
+def test_gateway_and_worker_are_small_and_a_request_faults_few_pages():
+    figures = measured("memory", "--requests", "300", "--frames", "100")
+    assert figures["ok"], figures
+    assert figures["directFaultsPerRequest"]["4.9 MB"] > 10 * figures["faultsPerRequest"]["4.9 MB"]

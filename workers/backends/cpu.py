@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
-from edgeway.tensors import BY_NAME, decode_bytes, encode_bytes, to_array
+from edgeway.datatypes import BY_NAME, decode_bytes, encode_bytes
+from edgeway.tensors import to_array
 from workers.backend import (
     BackendUnavailable,
     Bound,

@@ -102,11 +102,12 @@ def _load(path: Path) -> np.ndarray:
 def _random(spec: TensorMetadata, random: np.random.Generator) -> np.ndarray:
     """Any size is 1; integers are small, so that they can be indices."""
     shape = tuple(1 if size < 0 else size for size in spec.shape)
-    numpy = BY_NAME[spec.datatype].numpy
-    if numpy is None:
+    code = BY_NAME[spec.datatype].numpy
+    if code is None:
         return np.full(shape, b"edgeway", dtype=object)
     if spec.datatype == "BF16":
         raise ValueError(f"input {spec.name!r} is BF16, which numpy lacks: there are no random values for it")
+    numpy = np.dtype(code)
     if numpy.kind == "f":
         return random.random(shape).astype(numpy)
     if numpy.kind == "b":

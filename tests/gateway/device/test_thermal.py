@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Bands
@@ -488,7 +488,6 @@ def play(given_steps: Iterable[tuple[float | None, bool | None, float | None, fl
 
 
 @given(steps)
-@settings(deadline=None)
 def test_whatever_is_read_a_change_comes_once_per_dwell_time_or_because_of_the_chip_itself(given_steps):
     before, changed = "nominal", -math.inf
     for now, heat in play(given_steps):
@@ -501,7 +500,6 @@ def test_whatever_is_read_a_change_comes_once_per_dwell_time_or_because_of_the_c
 
 
 @given(steps)
-@settings(deadline=None)
 def test_readings_that_are_not_believed_never_raise_the_level(given_steps):
     before = "nominal"
     for _, heat in play((celsius, False, None, dt) for celsius, _, _, dt in given_steps):
@@ -511,7 +509,6 @@ def test_readings_that_are_not_believed_never_raise_the_level(given_steps):
 
 
 @given(st.lists(st.floats(0, 3), min_size=10, max_size=200))
-@settings(deadline=None)
 def test_a_rising_temperature_never_lowers_the_level_but_where_a_forecast_had_raised_it(rises):
     run, celsius = Run(forecast_seconds=0.0), 40.0
     for rise in rises:
@@ -522,7 +519,6 @@ def test_a_rising_temperature_never_lowers_the_level_but_where_a_forecast_had_ra
 
 
 @given(st.floats(0.2, 2.0))
-@settings(deadline=None)
 def test_a_steady_rise_goes_through_every_level_in_order(slope):
     run = Run(dwell_seconds=2.0)
     run.play(60 / slope, lambda t: 45 + slope * t)
