@@ -52,15 +52,15 @@ class Gathered(NamedTuple):
     input_bytes: int
     first: float
     """When the first one came."""
-    tightest: float
-    """When the first budget is over."""
+    half_time: float
+    """The first moment at which half of a budget is over."""
 
     def joined_by(self, member: Member) -> Gathered:
         return Gathered(
             self.rows + member.rows,
             self.input_bytes + member.input_bytes,
             min(self.first, member.received),
-            min(self.tightest, member.end),
+            min(self.half_time, (member.received + member.end) / 2),
         )
 
 
@@ -69,11 +69,13 @@ NOBODY = Gathered(0, 0, math.inf, math.inf)
 
 def ripe_at(gathered: Gathered, limits: Limits, estimate: Estimate) -> float:
     """When these runs must go, whoever else may come: at once (-infinity) when they fill a batch, else when the first
-    one has waited for as long as it may, or at the last moment that leaves the tightest budget time for the run.
+    one has waited for as long as it may, or when waiting has cost half of what the tightest budget leaves beside the
+    run. Not all of it: a machine that is busy keeps no appointment to the millisecond.
     """
     if gathered.rows >= limits.size:
         return -math.inf
-    return min(gathered.first + limits.delay, gathered.tightest - seconds_for(gathered.input_bytes, estimate))
+    run = seconds_for(gathered.input_bytes, estimate)
+    return min(gathered.first + limits.delay, gathered.half_time - run / 2)
 
 
 def together(members: Sequence[Member], now: float, limits: Limits, estimate: Estimate) -> List[Member]:
