@@ -116,6 +116,7 @@ class Attempt:
             self.end(now, str(failed), failed.reason)
             raise
         self.over = True
+        record.shared = reply.shared
         record.ended = now
         record.error = record.reason = ""
         if form.room > self.target.output_bytes:
