@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.harness import identity, manifest, scaled, wait_for
+from benchmarks.harness import manifest, scaled, wait_for
 from edgeway.client import Client, InferenceError
 
 pytestmark = pytest.mark.system
@@ -159,54 +157,3 @@ def test_get_speaks_json_with_latencies_and_shares(folder, gateway_in):
     assert any(event["kind"] == "version-ready" for event in gateway.get("events", "m"))
     infer = gateway.run("infer", "m", "--input", "x=random", "-o", "json")
     assert set(json.loads(infer.stdout)) == {"outputs", "parameters", "wallMs"}
-
-
-def test_batching_joins_requests_that_come_together_and_none_is_answered_with_anothers(folder, gateway_in):
-    sim = {"name": "sim", "backend": "simulated", "options": {"serviceMs": 200}}
-    gateway = gateway_in({"workers": [sim], "budget": {"defaultMs": 20000}})
-    spec = "targets: [sim]\nbatching: {maxSize: 8, maxDelayMs: 500}"
-    path = version_of(folder, "1", 3.0, spec)
-    done = gateway.run("apply", "-f", path, "--wait")
-    assert done.returncode == 0, done.stderr
-    with Client(gateway.unix) as client, ThreadPoolExecutor(8) as callers:
-
-        def ask(number: int) -> float:
-            return float(client.infer("m", {"x": np.full(1, number, np.float32)}, budget_ms=20000)["y"][0])
-
-        began = time.monotonic()
-        got = list(callers.map(ask, range(16)))
-        took = time.monotonic() - began
-    assert got == [3.0 * number for number in range(16)]
-    assert took < 16 * 0.2 / 2  # one after the other would take 3.2 s
-
-
-def test_a_model_that_can_not_batch_is_refused_with_the_reason_and_taken_without(folder, gateway_in):
-    gateway = gateway_in()
-    content = identity(shape=(1, 4)).SerializeToString()
-    path = manifest(folder, "m", "1", content, "batching: {maxSize: 8}", "cpu")
-    refused = gateway.run("apply", "-f", path, "--wait")
-    assert refused.returncode == 1
-    assert "batching: input x has the fixed size 1" in refused.stderr
-    assert "batching" in versions(gateway)["1"]["reason"]
-    done = gateway.run("apply", "-f", manifest(folder, "m", "1", content, "", "cpu"), "--wait")
-    assert done.returncode == 0, done.stderr
-    text = Path(path).read_text() + "  batching: {maxSize: 0}\n"
-    Path(path).write_text(text)
-    wrong = gateway.run("validate", "-f", path)
-    assert "batching.maxSize" in wrong.stderr
-
-
-def test_a_lone_request_that_waits_for_others_is_neither_hung_nor_late(folder, gateway_in):
-    sim = {"name": "sim", "backend": "simulated", "hangSeconds": 0.2, "options": {"serviceMs": 5}}
-    gateway = gateway_in({"workers": [sim, {"name": "cpu", "backend": "cpu"}]})
-    path = version_of(folder, "1", 3.0, "targets: [sim, cpu]\nbatching: {maxSize: 8, maxDelayMs: 1000}")
-    done = gateway.run("apply", "-f", path, "--wait")
-    assert done.returncode == 0, done.stderr
-    with Client(gateway.unix) as client:
-        for _ in range(3):
-            patient = client.infer("m", {"x": np.ones(1, np.float32)}, budget_ms=10000)
-            hasty = client.infer("m", {"x": np.ones(1, np.float32)}, budget_ms=500)
-            assert (patient.served_by, hasty.served_by) == ("sim", "sim")
-            assert patient.queue_ms > hasty.queue_ms
-            assert hasty.budget_left_ms > 0
-    assert gateway.worker("sim")["restarts"] == 0
