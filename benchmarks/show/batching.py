@@ -3,7 +3,7 @@
     python -m benchmarks.show.batching [--rounds 3] [--seconds 3]
 
 One gateway with the same model twice: ``plain``, and ``batched`` with ``batching: {maxSize: 16, maxDelayMs: 3}``. The
-model is three dense layers of 1536 x 1536: a run of one row has to fetch as many weights from memory as one of sixteen.
+model is three dense layers of 2560 x 2560: a run of one row has to fetch as many weights from memory as one of sixteen.
 Sixteen callers in closed loops ask one of the two for some seconds, then the other, and so on in turn; the figure is
 the median over the rounds of the ratio of answers per second. Then one caller alone asks both in turn: what its
 requests wait before their run begins, by the answers' own account, is the delay and no more. Every answer is compared
@@ -29,9 +29,9 @@ from edgeway.v1 import open_inference_pb2 as oip
 
 METHOD = oip.SERVICES["inference.GRPCInferenceService"]["ModelInfer"].path
 CALLERS = 16
-WIDTH = 1536
+WIDTH = 2560
 DELAY_MS = 3.0
-GAIN = 1.5
+GAIN = 2.0
 """Times the answers per second without batching, at least."""
 WAKE_MS = 1.0
 """What a timer and a wake-up may take beyond the delay."""
