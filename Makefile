@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo test check protos bench bench-front show picture timelines clean
+.PHONY: help demo test check protos bench bench-save bench-check bench-front show picture timelines clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -40,8 +40,14 @@ check: $(DEV)  ## ruff, mypy, import rules, fresh stubs
 protos: $(DEV)  ## make the stubs from protos/edgeway/v1/*.proto
 	@$(BIN)/python protos/generate.py
 
-bench: $(DEV)  ## overhead against bare Python gRPC
-	@$(BIN)/python -m benchmarks.overhead
+bench: $(DEV)  ## what the gateway costs against bare Python gRPC: all rows, bounds, aims (4 min)
+	@$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)
+
+bench-save: $(DEV)  ## measure, and keep ratios, noise and machine in benchmarks/data/ratios.json
+	@$(BIN)/python -m benchmarks.bench --save benchmarks/data/ratios.json $(BENCH_ARGS)
+
+bench-check: $(DEV)  ## measure again; fail where a row is worse than the committed one by more than its noise
+	@$(BIN)/python -m benchmarks.bench --check benchmarks/data/ratios.json $(BENCH_ARGS)
 
 bench-front: $(DEV)  ## variants of the gateway's front against the shipped one (30 min; FRONT_ARGS=--short: 4 min)
 	@$(BIN)/python -m benchmarks.front $(FRONT_ARGS)
@@ -98,7 +104,16 @@ show-model-files: $(DEV)  ## wrong model files are refused, the version before s
 	@$(BIN)/python -m benchmarks.show.model_files
 
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
-	@$(BIN)/python -m benchmarks.overhead
+	@$(BIN)/python -m benchmarks.bench small frame
+
+show-hot-path: $(DEV)  ## 64 B to 4.9 MB and the hop to a worker, against bare gRPC, direct and a thread (2 min)
+	@$(BIN)/python -m benchmarks.bench small frame image large hop
+
+show-copies: $(DEV)  ## copies of tensor bytes per request, counted in pages; one copy more is seen
+	@$(BIN)/python -m benchmarks.show.copies
+
+show-faults: $(DEV)  ## page faults of the gateway per request; beside a server with the allocator as it is
+	@$(BIN)/python -m benchmarks.show.faults
 
 show-batching: $(DEV)  ## requests that share a run of the model: answers per second, and the wait of a lone one
 	@$(BIN)/python -m benchmarks.show.batching

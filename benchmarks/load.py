@@ -128,8 +128,10 @@ class Sample:
 class Sender:
     """The process. ``begin`` starts the load, ``samples`` waits for its end."""
 
-    def __init__(self, address: str, classes: Sequence[Class], seconds: float, seed: int = 1) -> None:
-        """Returns once it is connected.
+    def __init__(
+        self, address: str, classes: Sequence[Class], seconds: float, seed: int = 1, progress: bool = True
+    ) -> None:
+        """Returns once it is connected. ``progress``: say on stderr how far it is, every few seconds.
 
         Raises:
             RuntimeError: it does not get ready.
@@ -144,6 +146,7 @@ class Sender:
             cwd=Path(__file__).resolve().parents[1],
         )
         task = {"address": address, "classes": [asdict(c) for c in classes], "seconds": seconds, "seed": seed}
+        task["progress"] = progress
         self._tell(json.dumps(task))
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != "ready":
@@ -208,12 +211,13 @@ class _Row:
 
 
 class _Load:
-    def __init__(self, infer: Any, classes: Sequence[Class], seconds: float, seed: int) -> None:
+    def __init__(self, infer: Any, classes: Sequence[Class], seconds: float, seed: int, shown: bool) -> None:
         self.classes = classes
         self.rows: list[_Row] = []
         self._infer = infer
         self._seconds = seconds
         self._seed = seed
+        self._shown = shown
         self._messages = [each.message() for each in classes]
         self._limits = [(each.budget_ms or 5000.0) / 1e3 + PATIENCE for each in classes]
         self._began = 0.0
@@ -221,7 +225,7 @@ class _Load:
 
     async def play(self, began: float) -> None:
         self._began = began
-        progress = asyncio.create_task(self._progress())
+        progress = asyncio.create_task(self._progress()) if self._shown else None
         loops = [
             asyncio.create_task(self._loop(index))
             for index, each in enumerate(self.classes)
@@ -235,7 +239,8 @@ class _Load:
             asked.add(task)
             task.add_done_callback(asked.discard)
         await asyncio.gather(*asked, *loops)
-        progress.cancel()
+        if progress is not None:
+            progress.cancel()
 
     async def _loop(self, index: int) -> None:
         await asyncio.sleep(max(0.0, self._began - time.monotonic()))
@@ -320,7 +325,8 @@ async def _serve(task: Mapping[str, Any]) -> None:
         live: Any = channel.unary_unary(METHODS["ServerLive"].path)
         for _ in range(20):  # the connection is there, and the code is warm
             await live(b"", timeout=START_LIMIT)
-        load = _Load(channel.unary_unary(METHODS["ModelInfer"].path), classes, task["seconds"], task["seed"])
+        infer: Any = channel.unary_unary(METHODS["ModelInfer"].path)
+        load = _Load(infer, classes, task["seconds"], task["seed"], task["progress"])
         print("ready", flush=True)
         began = float(await asyncio.to_thread(sys.stdin.readline))
         gc.collect()

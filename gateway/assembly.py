@@ -54,8 +54,8 @@ SETTLE_LIMIT = 120.0
 """Seconds that models known at start get to come up before the gateway says it is ready without them."""
 _SETTLE = 0.01
 """Seconds after which outcomes are counted."""
-_UPKEEP_SECONDS = 0.25
-"""Between two looks at whether there is time for upkeep."""
+_UPKEEP_SECONDS = 1.0
+"""Between two looks at whether there is time for upkeep; after each answer there is one anyway, ``_SETTLE`` later."""
 _MB = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -110,8 +110,19 @@ async def _serve(
     for problem in refused:
         events.emit("setting-refused", problem)
     trace = build_trace(config.telemetry.otlp, config.telemetry.sample_ratio)
+    upkeep = Upkeep()
+
+    def tidy() -> None:
+        upkeep.step(time.monotonic(), pipeline.in_flight.requests, recorder.taken)
+
+    def after_answers(count: Callable[[], None]) -> None:
+        count()
+        tidy()
+
     recorder = Recorder(
-        time.monotonic, trace.record if trace else None, lambda settle: loop.call_later(_SETTLE, settle)
+        time.monotonic,
+        trace.record if trace else None,
+        lambda count: loop.call_later(_SETTLE, after_answers, count),
     )
     workers = Workers(configs, terms, launched, events.emit, lambda: catalog.changed(), max_bytes)
     memory = MemoryWatch(MemoryReader(), config.memory.pressure_percent, lambda state: relief.sampled(state))
@@ -175,9 +186,8 @@ async def _serve(
         workers.start_spares()
         life.ready = True
         health.refresh()
-        upkeep = Upkeep()
         upkeep.settle()
-        background.append(asyncio.create_task(_keep_up(upkeep, pipeline, recorder)))
+        background.append(asyncio.create_task(_every(_UPKEEP_SECONDS, tidy)))
         _announce(listeners, metrics)
         background.append(asyncio.create_task(_watchdog()))
         await stop.wait()
@@ -293,11 +303,10 @@ async def _drain(life: Life, health: Health, listeners: list[Listener], limit: f
     await asyncio.gather(*(listener.stop(limit) for listener in listeners))
 
 
-async def _keep_up(upkeep: Upkeep, pipeline: Pipeline, recorder: Recorder) -> None:
-    """Collect garbage and give memory back while nobody waits for an answer."""
+async def _every(seconds: float, work: Callable[[], None]) -> None:
     while True:
-        await asyncio.sleep(_UPKEEP_SECONDS)
-        upkeep.step(time.monotonic(), pipeline.in_flight.requests, recorder.taken)
+        await asyncio.sleep(seconds)
+        work()
 
 
 async def _watchdog() -> None:

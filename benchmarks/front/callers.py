@@ -26,8 +26,8 @@ from typing import Any
 import grpc
 import numpy as np
 
+from benchmarks.bench.cases import message
 from benchmarks.load import METHODS
-from benchmarks.overhead import message
 from benchmarks.rig import Caller
 
 MODEL = "head"

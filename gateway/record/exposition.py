@@ -64,7 +64,8 @@ class _Collector:
             labels=("model", "version", "accelerator", "code"),
         )
         for (model, version, accelerator, code), histogram in list(recorder.durations.items()):
-            durations.add_metric((model, version, accelerator, code.name), cumulative(histogram), histogram.total)
+            labels = (model, version, accelerator, code.name)
+            durations.add_metric(labels, cumulative(histogram), histogram.total)
         yield durations
         attempts = CounterMetricFamily("edgeway_attempts", "Tries on a target", labels=("target", "reason"))
         for (worker, reason), count in list(recorder.attempts.items()):
