@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo test check protos bench bench-save bench-check bench-front show picture timelines clean
+.PHONY: help demo test check protos bench bench-save bench-check bench-front peers-env bench-peers show picture timelines clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -51,6 +51,12 @@ bench-check: $(DEV)  ## measure again; fail where a row is worse than the commit
 
 bench-front: $(DEV)  ## variants of the gateway's front against the shipped one (30 min; FRONT_ARGS=--short: 4 min)
 	@$(BIN)/python -m benchmarks.front $(FRONT_ARGS)
+
+peers-env: $(DEV)  ## environments of the servers that bench-peers compares with (1.5 GB in .peers/)
+	@$(BIN)/python -m benchmarks.peers.environments
+
+bench-peers: $(DEV)  ## against MLServer, KServe and Triton: same client, same models (20 min; PEERS_ARGS=--short)
+	@$(BIN)/python -m benchmarks.peers $(PEERS_ARGS)
 
 show:  ## list the show-NAME commands: each prints a figure, its bound and a control
 	@grep -hE '^show-[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -127,6 +133,9 @@ show-start: $(DEV)  ## from launch to the first answer, beside one Python gRPC p
 show-memory: $(DEV)  ## memory of gateway and worker after 10 000 frames, page faults of a request (1 min)
 	@$(BIN)/python -m benchmarks.memory
 
+show-peers: $(DEV)  ## latency, CPU, memory and start against MLServer, KServe and Triton (20 min)
+	@$(BIN)/python -m benchmarks.peers -o bounds $(PEERS_ARGS)
+
 show-estimates: $(DEV)  ## predicted run times: error, coverage, how fast a change is followed
 	@$(BIN)/python -m benchmarks.estimates -o bounds
 
@@ -137,4 +146,4 @@ picture: $(STAMP)  ## docs/demo.svg from a real run
 	@$(BIN)/edgeway demo --svg docs/demo.svg
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .peers build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -10,6 +10,7 @@ import click
 
 from gateway.cli.errors import fail
 from gateway.cli.output import Row, show
+from gateway.dispatch.launch import PROGRAM
 
 _LIMIT = 60.0
 """Seconds; a vendor's library may look for its device for long."""
@@ -35,7 +36,7 @@ def probe(python: str) -> list[Row]:
     """What the worker program of that interpreter says of each backend."""
     try:
         done = subprocess.run(
-            [python, "-m", "workers", "--probe"], capture_output=True, timeout=_LIMIT, check=False, text=True
+            [python, *PROGRAM, "--probe"], capture_output=True, timeout=_LIMIT, check=False, text=True
         )
     except (OSError, subprocess.TimeoutExpired) as failed:
         fail(f"{python} -m workers --probe: {failed}")

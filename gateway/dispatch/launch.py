@@ -71,6 +71,10 @@ class Launched:
             self.process.stderr.close()
 
 
+PROGRAM = ("-c", "import runpy, sys; del sys.path[0]; runpy.run_module('workers', run_name='__main__', alter_sys=True)")
+"""``python -m workers``, but for the current folder: where one called ``workers`` lies there, it must not be run."""
+
+
 def launch_all(configs: Iterable[WorkerConfig], terms: WorkerTerms) -> dict[str, Launched]:
     """The first process of each worker, by name. One that can't be started is left to its supervisor, which says so."""
     launched: dict[str, Launched] = {}
@@ -132,8 +136,7 @@ def _launch(
         process = subprocess.Popen(
             [
                 python or sys.executable,
-                "-m",
-                "workers",
+                *PROGRAM,
                 *arguments,
                 "--link-fd",
                 str(theirs.fileno()),

@@ -17,6 +17,7 @@ import pytest
 
 from benchmarks.harness import Gateway, alive, put, scaled, wait_for
 from edgeway.client import Client
+from gateway.dispatch.launch import PROGRAM, source_roots
 
 pytestmark = pytest.mark.system
 
@@ -234,3 +235,16 @@ def test_a_gateway_that_can_not_start_leaves_no_worker_behind(folder):
         return found
 
     wait_for(lambda: not left(), 5, "the end of the workers")
+
+
+def test_a_folder_called_workers_in_the_current_one_is_not_run(folder):
+    (folder / "workers").mkdir()
+    (folder / "workers" / "__init__.py").write_text("raise SystemExit('taken for the workers')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(source_roots())}
+
+    def probe(*program: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *program, "--probe"]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+    assert "taken for the workers" in probe("-m", "workers").stderr
+    assert '"cpu"' in probe(*PROGRAM).stdout

@@ -1,0 +1,1 @@
+"""Code that runs inside the servers: under each one's own interpreter, with its own packages."""
