@@ -106,6 +106,9 @@ show-lifecycle: $(DEV)  ## SIGKILL, a second gateway, SIGTERM
 show-bad-input: $(DEV)  ## bad requests: codes, messages, nobody falls
 	@$(BIN)/python -m benchmarks.show.bad_input
 
+show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by the gateway, hostile clients (2 min)
+	@$(BIN)/python -m benchmarks.show.shared_memory
+
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 

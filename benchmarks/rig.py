@@ -83,6 +83,12 @@ class Rig:
         wait_for(lambda: all(t.reason != "loading" for t in self.targets(name)), READY_LIMIT, "the load on all targets")
 
 
+def in_flight(gateway: Gateway, worker: str = "cpu") -> int:
+    """Requests that a worker has; asked without a process of its own, which would take longer than a run."""
+    answer = Control(gateway.control).call("GetAccelerators", control.GetRequest(name=worker))
+    return int(answer.accelerators[0].in_flight)
+
+
 @contextlib.contextmanager
 def rig(
     device: Mapping[str, Any] | None = None,

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from edgeway.upkeep import Upkeep
 from gateway import systemd
 from gateway.admission.slots import InFlight, class_limits
 from gateway.admission.streams import Streams
-from gateway.config import DeviceConfig, WorkerConfig
+from gateway.config import DeviceConfig, SharedMemoryClients, WorkerConfig
 from gateway.device.heat import DeviceHeat, readers_by_worker
 from gateway.device.memory import MemoryReader, MemoryWatch
 from gateway.device.relief import MemoryRelief
@@ -29,12 +30,14 @@ from gateway.dispatch.quarantine import Quarantine
 from gateway.dispatch.second import SecondTry
 from gateway.dispatch.walk import Attempts
 from gateway.dispatch.workers import Workers
+from gateway.errors import EdgewayError, NotOffered, Refused
 from gateway.front.control import SERVICE as CONTROL_SERVICE
 from gateway.front.control import ControlService
 from gateway.front.health import Health, add_reflection
 from gateway.front.inference import SERVICE as INFERENCE_SERVICE
-from gateway.front.inference import InferenceService
+from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
+from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
 from gateway.models.plans import RepositoryControl, follow_manifests
 from gateway.models.store import Store
@@ -45,6 +48,8 @@ from gateway.record.journal import Journal
 from gateway.record.metrics import MetricsServer, MetricsUnavailable
 from gateway.record.recorder import Recorder
 from gateway.record.tracing import build_trace
+from gateway.regions.door import Door
+from gateway.regions.registry import Regions
 from gateway.routing.policy import PreferredInTime
 from gateway.routing.table import Table
 from gateway.settings import ServeSettings
@@ -147,8 +152,16 @@ async def _serve(
     repository = RepositoryControl(settings.model_repository, catalog) if settings.model_repository else None
     health = Health(catalog, life)
 
-    def inference(writable: bool) -> InferenceService:
-        return InferenceService(pipeline, recorder, catalog, life, repository if writable else None, our_version())
+    regions = Regions(config.shared_memory.max_mb * _MB)
+
+    doors: list[Door] = []
+
+    def add_inference(listener: Listener, writable: bool) -> None:
+        offer = offer_regions(regions, settings.client_shared_memory, listener, doors)
+        service = InferenceService(
+            pipeline, recorder, catalog, life, repository if writable else None, our_version(), offer
+        )
+        listener.server.add_generic_rpc_handlers((service.handlers(), region_handlers(offer)))
 
     listeners: list[Listener] = []
     metrics: MetricsServer | None = None
@@ -158,13 +171,14 @@ async def _serve(
             listener = bind(address, max_bytes + _MB, 0o660, config.tls, settings.insecure)
             listeners.append(listener)
             explicit = settings.model_control == "explicit"
-            listener.server.add_generic_rpc_handlers((inference(explicit).handlers(),))
+            add_inference(listener, explicit)
             health.add_to(listener.server)
             if settings.reflection:
                 add_reflection(listener.server, (INFERENCE_SERVICE,))
         control = bind(settings.control, max_bytes + _MB, 0o600, config.tls, settings.insecure)
         listeners.append(control)
-        control.server.add_generic_rpc_handlers((inference(True).handlers(), ControlService(operations).handlers()))
+        add_inference(control, True)
+        control.server.add_generic_rpc_handlers((ControlService(operations).handlers(),))
         health.add_to(control.server)
         add_reflection(control.server, (INFERENCE_SERVICE, CONTROL_SERVICE))
         if settings.metrics:
@@ -181,6 +195,8 @@ async def _serve(
         await _follow(settings, operations, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
+        for door in doors:
+            door.publish()
         for listener in listeners:
             await listener.publish()
         workers.start_spares()
@@ -199,6 +215,9 @@ async def _serve(
         memory.stop()
         await catalog.close()
         await workers.stop()
+        for door in doors:
+            door.close()
+        regions.close()
         for listener in listeners:
             await listener.stop(0)
         if metrics is not None:
@@ -208,6 +227,23 @@ async def _serve(
             journal.close()
         if trace is not None:
             await asyncio.to_thread(trace.close)
+
+
+def offer_regions(regions: Regions, clients: SharedMemoryClients, listener: Listener, doors: list[Door]) -> RegionOffer:
+    """What the callers of a listener may do with shared memory. Raises CantListen: there is no place for its door."""
+    refuse: Callable[[], EdgewayError] | None = None
+    if clients == "off":
+        refuse = partial(NotOffered, "shared memory of clients is off: see sharedMemory.clients of the device config")
+    elif clients == "unix" and listener.socket is None:
+        refuse = partial(Refused, "shared memory is for callers on a Unix socket of this gateway")
+    if refuse is not None or listener.socket is None:
+        return RegionOffer(regions, listener.group, None, refuse)
+    try:
+        door = Door(listener.socket, listener.mode, regions)
+    except OSError as failed:
+        raise CantListen(f"{listener.address}.regions can't be bound: {failed}") from failed
+    doors.append(door)
+    return RegionOffer(regions, listener.group, door)
 
 
 def open_journal(config: DeviceConfig) -> Journal | None:

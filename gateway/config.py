@@ -131,10 +131,13 @@ class ClassSlots(Section, frozen=True):
     low: Annotated[int, Meta(ge=1, le=100)] = 75
 
 
-class SharedMemorySettings(Section, frozen=True):
-    """Who may register shared memory, and how much."""
+SharedMemoryClients = Literal["off", "unix", "all"]
 
-    clients: Literal["off", "unix", "all"] = "unix"
+
+class SharedMemorySettings(Section, frozen=True):
+    """Who may share memory with the workers (``unix``: callers on Unix sockets only), and how much in all."""
+
+    clients: SharedMemoryClients = "unix"
     max_mb: Count = field(name="maxMB", default=512)
 
 

@@ -55,6 +55,12 @@ class NotFound(EdgewayError):
     code = Code.NOT_FOUND
 
 
+class AlreadyExists(EdgewayError):
+    """The name is taken."""
+
+    code = Code.ALREADY_EXISTS
+
+
 class NotOffered(EdgewayError):
     """Part of the protocol, but not of this gateway."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from gateway.errors import Code
+from gateway.regions.region import Region, RegionSpan
 
 Parameter = bool | int | float | str
 
@@ -69,12 +70,14 @@ class Statistics:
 
 
 class InputTensor(NamedTuple):
-    """One tensor as it came in. ``data`` views the bytes of the message: nobody parses or copies them on the way."""
+    """One tensor as it came in. ``data`` views the bytes of the message: nobody parses or copies them on the way. Where
+    they lie in memory that the client shares, it says where.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: memoryview
+    data: memoryview | RegionSpan
 
 
 @dataclass(slots=True)
@@ -91,9 +94,10 @@ class Request:
     received: float
     """Monotonic seconds at which the handler began."""
     nbytes: int
-    """Size of the message."""
+    """Size of the message, and of its inputs in regions: a worker may have to copy them."""
     form: object | None = None
-    """The same object for all requests that differ in nothing but the values of their tensors; None: not known."""
+    """The same object for all requests that differ in nothing but the values of their tensors, or where these lie in a
+    region; None: not known."""
     deadline: float | None = None
     """gRPC deadline, monotonic seconds; None: the caller set none."""
     timeout: float | None = None
@@ -106,15 +110,21 @@ class Request:
     """``allow`` or ``never``; None: as the deployment says."""
     traceparent: str | None = None
     tracestate: str | None = None
+    into: Mapping[str, RegionSpan] = field(default_factory=dict)
+    """Outputs that are to be written into regions."""
+    regions: Sequence[Region] = ()
+    """All that it uses; each was entered and is to be left."""
 
 
 class OutputTensor(NamedTuple):
-    """One tensor of an answer; ``data`` views a slot and is valid until ``Answer.release``."""
+    """One tensor of an answer; ``data`` views a slot and is valid until ``Answer.release``, or says where in a region
+    it was written.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: memoryview
+    data: memoryview | RegionSpan
 
 
 class Run(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gateway.config import DeviceConfig
+from gateway.config import DeviceConfig, SharedMemoryClients
 
 ModelControl = Literal["none", "poll", "explicit"]
 
@@ -27,6 +27,7 @@ class ServeSettings:
     model_control: ModelControl
     reflection: bool
     insecure: bool
+    client_shared_memory: SharedMemoryClients
 
 
 def state_dir(environment: Mapping[str, str] = os.environ) -> Path:

@@ -6,7 +6,7 @@ frames are equal but for number, priority and times, so the rest of the frame is
 
 from __future__ import annotations
 
-from typing import Dict, Hashable, List, Optional, Sequence
+from typing import Callable, Dict, Hashable, List, Optional, Sequence
 
 from edgeway import frames
 from edgeway.frames import FrameError, Infer, TensorPlace
@@ -27,6 +27,7 @@ class Form:
         "bindable",
         "bound",
         "busy",
+        "given",
         "group",
         "handle",
         "input_bytes",
@@ -51,6 +52,7 @@ class Form:
         self.slot_number = infer.slot
         self.out_offset = infer.out_offset
         self.busy = False
+        self.given = infer.inputs
         self.inputs: Dict[str, Tensor] = {}
         self.input_bytes = 0
         self.wanted: List[int] = []
@@ -81,13 +83,19 @@ class Form:
             raise FrameError(f"run {infer.request_id} names an output that the model does not have")
         self.names = [outputs[index].name for index in self.wanted]
         try:
-            self.inputs = {specs[place.index].name: read_tensor(self.slot.tensors, place) for place in infer.inputs}
+            self.inputs = self.read(read_tensor)
         except FrameError as wrong:
             self.trouble = str(wrong)
             return
         if model.limits is not None and rows_of(self.inputs):
             self.rows = rows_of(self.inputs)
             self.group = (self.handle, tuple(self.wanted), kind_of(self.inputs))
+
+    def read(self, reading: Callable[[memoryview, TensorPlace], Tensor]) -> Dict[str, Tensor]:
+        """The inputs by name. Raises what ``reading`` does."""
+        assert self.model is not None
+        specs = self.model.model.inputs
+        return {specs[place.index].name: reading(self.slot.tensors, place) for place in self.given}
 
     def ran(self, places: Sequence[TensorPlace]) -> None:
         """A run has left its outputs at these places. Where two have left them at the same, the next ones are bound to

@@ -50,6 +50,7 @@ class Run:
         "outputs",
         "priority",
         "received",
+        "regions",
         "running",
         "shared",
         "started",
@@ -68,6 +69,8 @@ class Run:
         """The cancellation of the batch that it is part of now."""
         self.shared = 1
         """Requests that the run of the model which answers this one answers."""
+        self.regions: Any = None
+        """What it has to do with regions, see ``workers.regions``; None: nothing."""
         self.started = 0.0
         """Monotonic seconds at which the backend got it; 0: it never did."""
         self.finished = 0.0

@@ -33,6 +33,7 @@ from workers.joining import Shared, join, split
 from workers.loaded import LoadedModel
 from workers.loading import LoadError, limits_of, load
 from workers.process import resident_bytes
+from workers.regions import Regions, RunRegions
 from workers.schedule import LONG, Company, Run, Schedule
 from workers.slots import Slots, room_needed, write_tensors
 from workers.spin import Spin
@@ -63,6 +64,7 @@ class Service:
         self._answered = 0
         self._sending = threading.Lock()
         self._slots = Slots()
+        self._regions = Regions()
         self._schedule = Schedule(settings.starvation_seconds)
         self._models: Dict[int, LoadedModel] = {}
         self._forms = Forms()
@@ -131,6 +133,13 @@ class Service:
             self._slots.drop(slot)
         elif kind == frames.FETCH:
             self._fetch(*frames.unpack_fetch(frame))
+        elif kind == frames.PLACES:
+            regions, infer = self._regions.of_run(frame, fds)
+            self._infer(infer, regions)
+        elif kind == frames.REGION:
+            self._regions.add(frame, fds)
+        elif kind == frames.DROP_REGION:
+            self._regions.drop(frame)
         elif kind == frames.CONTROL:
             self._controlled(frames.unpack_control(frame))
         else:
@@ -154,11 +163,14 @@ class Service:
 
     # -- runs --------------------------------------------------------------------------------------------------
 
-    def _infer(self, frame: bytes) -> None:
+    def _infer(self, frame: bytes, regions: Optional[RunRegions] = None) -> None:
         received = time.monotonic()
         number, priority, deadline, budget_end, key = frames.unpack_run(frame)
-        form = self._forms.find(key) or self._form(frame, key)
+        form = (self._forms.find(key) if regions is None else None) or self._form(
+            frame, key if regions is None else None
+        )
         run = Run(number, priority, deadline, received, form)
+        run.regions = regions
         model = form.model
         if model is None or not model.enter():
             self._forms.forget_model(form.handle)
@@ -177,12 +189,17 @@ class Service:
             self._schedule.put(run, short=expected is not None and expected <= LONG)
         return None
 
-    def _form(self, frame: bytes, key: bytes) -> Form:
-        """A form that is new, or whose like is in use. Raises FrameError."""
+    def _form(self, frame: bytes, key: Optional[bytes]) -> Form:
+        """A form that is new, or whose like is in use; without a key it is for this run alone, which has regions.
+
+        Raises FrameError.
+        """
         infer = frames.unpack_infer(frame)
         model = self._models.get(infer.model)
         form = Form(infer, self._slots.memory(infer.slot), model)
-        if model is not None:
+        if key is None:
+            form.group = None
+        elif model is not None:
             self._forms.keep(key, form)
         return form
 
@@ -311,7 +328,8 @@ class Service:
         if form.trouble:
             raise FrameError(form.trouble)
         assert form.model is not None
-        return form.model.model.run(form.inputs, form.names, run)
+        inputs = form.inputs if run.regions is None else form.read(run.regions.read)
+        return form.model.model.run(inputs, form.names, run)
 
     def _answer(self, run: Run) -> None:
         """The outputs are in their places, as those of the run before were."""
@@ -323,14 +341,26 @@ class Service:
     def _answer_with(self, run: Run, outputs: List[Tensor]) -> bool:
         """Copy the outputs to where they belong, if there is room; else ask for it and say False."""
         form: Form = run.form
-        memory, needed = form.slot.tensors, room_needed(outputs)
+        memory, needed = form.slot.tensors, _room_for(run, outputs)
         if form.out_offset + needed > len(memory):
             self._ask_for_room(run, outputs, needed)
             return False
-        places = write_tensors(memory, form.out_offset, form.wanted, outputs)
-        form.ran(places)
-        self._last(run, _done(run, places))
+        places = self._hand_over(run, memory, form.out_offset, outputs)
+        if places is not None:
+            if run.regions is None:
+                form.ran(places)
+            self._last(run, _done(run, places))
         return True
+
+    def _hand_over(
+        self, run: Run, memory: memoryview, offset: int, outputs: List[Tensor]
+    ) -> Optional[Sequence[TensorPlace]]:
+        """Where in the slot the outputs lie now; None: they were wanted elsewhere, and the run has been answered."""
+        form: Form = run.form
+        if run.regions is None or not run.regions.takes_outputs:
+            return write_tensors(memory, offset, form.wanted, outputs)
+        self._finish(run, *run.regions.deliver(memory, offset, form.wanted, outputs))
+        return None
 
     def _ask_for_room(self, run: Run, outputs: List[Tensor], needed: int) -> None:
         """Keep the outputs and say so in one step: the answer to a cancellation must not overtake it."""
@@ -350,10 +380,12 @@ class Service:
         if run is None or run.outputs is None:
             raise FrameError(f"run {request_id} has no outputs to fetch")
         memory = self._slots.memory(slot).tensors
-        if offset + room_needed(run.outputs) > len(memory):
+        if offset + _room_for(run, run.outputs) > len(memory):
             raise FrameError(f"slot {slot} is too small for the outputs of run {request_id}")
         outputs, run.outputs = run.outputs, None
-        self._last(run, _done(run, write_tensors(memory, offset, run.form.wanted, outputs)))
+        places = self._hand_over(run, memory, offset, outputs)
+        if places is not None:
+            self._last(run, _done(run, places))
 
     def _expire(self, request_id: int) -> None:
         """Answer for a run that waits. One that has begun goes on, one that is unknown has been answered."""
@@ -398,6 +430,7 @@ class Service:
         if run.cancelled and self._spares:
             self._schedule.wake()
         self._send(reply)
+        run.regions = None  # the thread that ran it may keep the run for a while
         model = form.model
         assert model is not None
         if model.leave():
@@ -519,6 +552,11 @@ def _reply(run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: 
     return frames.pack_reply(
         Reply(run.number, status, run.received, run.started, run.finished, needed, tuple(outputs), message)
     )
+
+
+def _room_for(run: Run, outputs: Sequence[Tensor]) -> int:
+    """Bytes that the outputs take in a slot."""
+    return room_needed(outputs) if run.regions is None else run.regions.room_needed(run.form.wanted, outputs)
 
 
 def _done(run: Run, places: Sequence[TensorPlace]) -> bytes:

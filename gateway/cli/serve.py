@@ -13,7 +13,7 @@ import click
 
 from edgeway.places import control_address, inference_address
 from gateway.cli.errors import fail
-from gateway.config import DeviceConfig, address_problem, load_device_config
+from gateway.config import DeviceConfig, SharedMemoryClients, address_problem, load_device_config
 from gateway.settings import ServeSettings
 from gateway.settings import state_dir as default_state_dir
 from gateway.strict_yaml import ConfigError
@@ -41,7 +41,8 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--client-shared-memory",
     type=click.Choice(["off", "unix", "all"]),
-    help="Without effect so far: registering answers UNIMPLEMENTED.",
+    help="Whose tensors may lie in shared memory: nobody's, those of callers on Unix sockets, or everybody's."
+    "  [default: unix]",
 )
 @click.option(
     "--reflection", type=click.Choice(["on", "off"]), default="off", show_default=True, help="On data listeners."
@@ -71,7 +72,7 @@ def resolve(
     state_dir: Path | None,
     model_repository: Path | None,
     model_control: Any,
-    client_shared_memory: str | None,
+    client_shared_memory: SharedMemoryClients | None,
     reflection: str,
     insecure: bool,
 ) -> ServeSettings:
@@ -83,8 +84,6 @@ def resolve(
     for address in (*listen, *([control] if control else [])):
         if problem := address_problem(address):
             raise click.UsageError(f"{address}: {problem}")
-    if client_shared_memory not in (None, "off"):
-        click.echo("edgeway: --client-shared-memory: not offered yet, registering answers UNIMPLEMENTED", err=True)
     default = (inference_address(), _DEFAULT_TCP)
     return ServeSettings(
         config=device,
@@ -97,6 +96,7 @@ def resolve(
         model_control=model_control or device.model_control or ("poll" if model_repository else "none"),
         reflection=reflection == "on",
         insecure=insecure,
+        client_shared_memory=client_shared_memory or device.shared_memory.clients,
     )
 
 

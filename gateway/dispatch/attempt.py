@@ -62,7 +62,7 @@ class Attempt:
         wait = max(0.0, reply.started - reply.received)
         # All but the wait for an instance, which is predicted apart: the link and the wake-ups belong to the run.
         felt = now - self.record.started - wait
-        if reply.status == frames.OK:
+        if reply.status in (frames.OK, frames.OUTRUN):
             worker.answered = True
             shared = reply.shared
             if shared != 1 or target.shared != 1.0:

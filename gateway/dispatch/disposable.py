@@ -20,6 +20,7 @@ from gateway.dispatch.supervisor import restart_delay
 from gateway.dispatch.zygote import Child, Zygote, ZygoteUnavailable
 from gateway.errors import AttemptFailed, BadElements, Code, RunError, TargetSlow, WorkerLost
 from gateway.plan import Plan
+from gateway.regions.placement import Placement
 from gateway.request import InputTensor
 from gateway.target import LoadOrder
 
@@ -139,6 +140,7 @@ class Disposables:
         start_by: float,
         last: float,
         priority: int,
+        placement: Placement | None = None,
     ) -> Ran:
         """Run once, in a process that is used for nothing else and killed afterwards.
 
@@ -150,6 +152,7 @@ class Disposables:
             start_by: monotonic seconds by which the run must have begun.
             last: monotonic seconds at which the process is killed, whatever it does.
             priority: 1 to 9.
+            placement: where tensors of it lie in regions.
 
         Raises:
             WorkerLost: the process died of the run.
@@ -163,7 +166,9 @@ class Disposables:
             process = self._take(order)
             if process is None:
                 process = await _by(start_by, self._forked(), "was forked", _Process.end)
-            pending, reply = await self._run_in(process, order, plan, inputs, output_bytes, start_by, last, priority)
+            pending, reply = await self._run_in(
+                process, order, plan, inputs, output_bytes, start_by, last, priority, placement
+            )
             return Ran(process.link, pending, reply, process.pid, partial(self._release, process))
         except BaseException:
             self._release(process)
@@ -179,6 +184,7 @@ class Disposables:
         start_by: float,
         last: float,
         priority: int,
+        placement: Placement | None = None,
     ) -> tuple[Pending, Reply]:
         pending: Pending | None = None
         try:
@@ -193,6 +199,7 @@ class Disposables:
                 expire_at=last,
                 priority=priority,
                 hang_limit=math.inf,
+                placement=placement,
             )
             return pending, _checked(await pending.reply)
         except WorkerLost as died:

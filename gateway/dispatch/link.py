@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from time import monotonic
 
 from edgeway import frames
-from edgeway.frames import FrameError, Replies, Reply
+from edgeway.frames import FrameError, Replies, Reply, TensorPlace
 from edgeway.v1 import worker_pb2
 from gateway.dispatch.expiry import Expiry
 from gateway.dispatch.memory import Slot, SlotPool
-from gateway.errors import Shed, WorkerLost
+from gateway.dispatch.regions import LinkRegions
+from gateway.errors import InvalidRequest, Shed, WorkerLost
 from gateway.plan import Plan
+from gateway.regions.placement import Placement
+from gateway.regions.region import RegionSpan
 from gateway.request import InputTensor
 
 _FRAMES_PER_WAKE = 64
@@ -57,11 +60,17 @@ class Pending:
     """The slot is this run's."""
     ran: bool = False
     """An answer said that the run had begun."""
+    placement: Placement | None = None
+    """Where tensors of it lie in regions."""
 
     @property
     def begun(self) -> bool:
         """Whether the worker has begun the run, as far as it has said; also known of a worker that is dead."""
         return self.ran or (self.held and self.slot.begun)
+
+    def delivers(self, place: TensorPlace) -> bool:
+        """Whether this output lies in a region, where it fits."""
+        return self.placement is not None and self.placement.holds(place.index, place.nbytes)
 
 
 class Link:
@@ -101,6 +110,7 @@ class Link:
         self._view = memoryview(self._buffer)
         self._replies = Replies()
         self._slots = SlotPool(self._announce, self._retire)
+        self._regions = LinkRegions(self._send)
         self._closed = ""
         loop.add_reader(connection.fileno(), self._readable)
         self._trimmer = loop.call_later(_TRIM_SECONDS, self._trim)
@@ -145,6 +155,7 @@ class Link:
         priority: int,
         hang_limit: float,
         budget_end: float = 0.0,
+        placement: Placement | None = None,
     ) -> Pending:
         """Copy the inputs into a slot (the one copy on their way) and ask for the run.
 
@@ -159,32 +170,44 @@ class Link:
             hang_limit: seconds. When the worker has come to an end with nothing for so long, although it has this run,
                 or has not answered this run so long after it was cancelled, it is hung: the link is closed.
             budget_end: monotonic seconds; the worker lets it wait for others, or go with them, within that; 0: no end.
+            placement: where tensors of it lie in regions; inputs that do are not copied.
 
         Raises:
             WorkerLost: the link is closed.
+            InvalidRequest, Shed: there is no way to tell the worker of that many places.
         """
         if self._closed:
             raise WorkerLost(self._closed, began=False)
+        if placement is not None and len(placement.packed) + len(plan.tensors) > frames.MAX_FRAME - 64:
+            raise InvalidRequest(f"{sum(plan.counts)} tensors are too many for one request with shared memory")
         slot = self._slots.take(plan.out_offset + output_bytes)
         slot.clear_mark()
         view = slot.view
         for (start, end), tensor in zip(plan.spans, inputs, strict=True):
-            view[start:end] = tensor.data
+            if not isinstance(tensor.data, RegionSpan):
+                view[start:end] = tensor.data
         number = self._numbers = self._numbers + 1
-        self._send(
-            frames.pack_run(
-                number,
-                model,
-                slot.number,
-                plan.out_offset,
-                start_by,
-                priority,
-                plan.counts,
-                plan.tensors,
-                budget_end,
-            )
+        frame = frames.pack_run(
+            number,
+            model,
+            slot.number,
+            plan.out_offset,
+            start_by,
+            priority,
+            plan.counts,
+            plan.tensors,
+            budget_end,
         )
+        if placement is None:
+            self._send(frame)
+        else:
+            try:
+                self._regions.infer(frame, placement)
+            except OSError as failed:
+                self._slots.give(slot, monotonic())
+                raise Shed(f"no descriptor is left for shared memory: {failed.strerror}") from failed
         pending = Pending(number, self._loop.create_future(), slot, monotonic(), hang_limit)
+        pending.placement = placement
         self._pending[number] = pending
         if expire_at is not None:
             self._expiry.watch(number, expire_at, len(self._pending))
@@ -244,6 +267,7 @@ class Link:
             for fd in fds:
                 os.close(fd)
         self._outbox.clear()
+        self._regions.close()
         self._slots.close()  # not left to the collector of cycles, of which the link is part
         self._on_closed(reason)
 
@@ -333,7 +357,7 @@ class Link:
         if reply.status == frames.NEEDS_SLOT:
             return self._fetch(pending, reply.needed)
         for place in reply.outputs:
-            if place.offset + place.nbytes > pending.slot.usable:
+            if place.offset + place.nbytes > pending.slot.usable and not pending.delivers(place):
                 raise FrameError(f"output {place.index} ends at {place.offset + place.nbytes} of {pending.slot}")
         del self._pending[reply.request_id]
         return self._end(pending, reply)
@@ -368,6 +392,8 @@ class Link:
 
     def _send(self, frame: bytes, fds: Sequence[int] = ()) -> None:
         if self._closed:
+            for fd in fds:
+                os.close(fd)
             return
         if self._outbox or not self._sent(frame, fds):
             if not self._outbox:

@@ -11,6 +11,7 @@ from gateway.dispatch.attempt import answer_form, outputs_of, room_for
 from gateway.dispatch.link import Pending
 from gateway.errors import EdgewayError, Poison, WorkerLost
 from gateway.plan import Plan
+from gateway.regions.placement import Placement
 from gateway.request import Answer, AttemptRecord, InputTensor, Outcome, Request
 from gateway.target import LoadOrder, Target, Version
 
@@ -43,6 +44,7 @@ class Disposables(Protocol):
         start_by: float,
         last: float,
         priority: int,
+        placement: Placement | None = None,
     ) -> Ran: ...
 
 
@@ -53,6 +55,7 @@ class Asked(NamedTuple):
     start_by: float
     last: float
     priority: int
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,14 @@ class SecondTry:
         room = room_for(plan, target)
         try:
             ran = await self.disposables.run(
-                target.order, plan, request.inputs, room, asked.start_by, asked.last, asked.priority
+                target.order,
+                plan,
+                request.inputs,
+                room,
+                asked.start_by,
+                asked.last,
+                asked.priority,
+                asked.placement,
             )
         except EdgewayError as failed:
             record.ended, record.error, record.reason = self.clock(), str(failed), failed.reason
@@ -95,8 +105,11 @@ class SecondTry:
         if isinstance(form, str):
             ran.release()
             raise WorkerLost(f"{target.name} sent an answer that makes no sense", began=False)
+        outputs = outputs_of(ran.pending.slot.view, form)
+        if asked.placement is not None:
+            outputs = asked.placement.delivered(outputs, reply)
         outcome.served, outcome.target, outcome.accelerator, outcome.kind = record, target.name, "cpu", "cpu"
-        return Answer(outputs_of(ran.pending.slot.view, form), outcome, ran.release)
+        return Answer(outputs, outcome, ran.release)
 
     def poison(self, version: Version, request: Request) -> Poison:
         """Two workers are dead: quarantine, and what to tell the caller."""

@@ -15,6 +15,7 @@ from gateway.dispatch.second import Asked, SecondTry, stand_in
 from gateway.dispatch.vitals import is_dying
 from gateway.errors import AttemptFailed, EdgewayError, TargetSlow, TooLate, WorkerLost
 from gateway.plan import Plan
+from gateway.regions.placement import Placement, placement_of
 from gateway.request import Answer, AttemptRecord, Outcome, Request
 from gateway.routing.policy import Ranking
 from gateway.target import STALE_AFTER, Target, Version
@@ -65,6 +66,8 @@ class Attempts:
             self.pacing.walking -= 1
             self.pacing.hedged -= walk.hedged
             walk.give_up("another target answered first")
+            if walk.placement is not None:
+                walk.placement.close()
 
 
 class _Walk:
@@ -77,6 +80,7 @@ class _Walk:
         "hedged",
         "late",
         "outcome",
+        "placement",
         "plan",
         "ranking",
         "request",
@@ -108,6 +112,9 @@ class _Walk:
         self.deaths = 0
         """Workers that have died while they ran this request."""
         self.failure: EdgewayError | None = None
+        self.placement: Placement | None = None
+        if request.regions:
+            self.placement = placement_of(request, version.input_index, version.output_index)
 
     async def run(self) -> Answer:
         """Raises EdgewayError."""
@@ -209,6 +216,7 @@ class _Walk:
                 priority=priority,
                 hang_limit=max(HANG_FACTOR * p99, worker.hang_seconds) + target.batch_delay,
                 budget_end=self.budget.deadline if expire_at is None else expire_at,
+                placement=self.placement,
             )
         except EdgewayError as failed:
             record.ended, record.error, record.reason = self.stage.clock(), str(failed), failed.reason
@@ -350,7 +358,9 @@ class _Walk:
         target = stand_in([*ranked, *skipped])
         if target is None:
             raise death
-        asked = Asked(self.plan, self._start_by(wait=0.0), self.budget.last, self.request.priority)
+        if self.placement is not None:
+            self.placement.renew()
+        asked = Asked(self.plan, self._start_by(wait=0.0), self.budget.last, self.request.priority, self.placement)
         return await second.run(target, version, self.request, asked, self.outcome)
 
     def _died(self, attempt: Attempt, failed: EdgewayError) -> None:
@@ -381,6 +391,8 @@ class _Walk:
     def _taken(self, attempt: Attempt, reply: frames.Reply) -> Answer:
         """Raises EdgewayError: the worker says that the run failed."""
         outputs, outcome, worker = attempt.answer(reply, self.version), self.outcome, attempt.worker
+        if self.placement is not None:
+            outputs = self.placement.delivered(outputs, reply)
         outcome.served = attempt.record
         outcome.target, outcome.accelerator, outcome.kind = worker.name, worker.backend, worker.kind
         return Answer(outputs, outcome, attempt.release)

@@ -14,7 +14,10 @@ from edgeway.frames import MAX_DIMS, MAX_TENSORS
 from edgeway.v1.open_inference_pb2 import ModelInferRequest
 from gateway.errors import InvalidRequest, NotOffered
 from gateway.front.contents import raw_of
+from gateway.front.region_forms import RegionForm, region_form
+from gateway.front.regions import RegionOffer
 from gateway.front.scan import Scanned, scan
+from gateway.regions.region import RegionSpan
 from gateway.request import InputTensor, Request
 
 DEFAULT_PRIORITY = 5
@@ -41,6 +44,8 @@ class _InputForm:
     shape: tuple[int, ...]
     nbytes: int
     """What its data must have; for BYTES, at least."""
+    region: RegionForm | None = None
+    """Where it lies; None: in the message."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +58,9 @@ class _Form:
     inputs: tuple[_InputForm, ...]
     outputs: tuple[str, ...]
     parameters: Mapping[str, Any]
+    into: Mapping[str, RegionForm]
+    """Outputs that are wanted in regions."""
+    uses_regions: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +89,9 @@ class _Layout:
 class Decoder:
     """Reads requests; keeps what it read of headers that come again and again, as those of a camera do."""
 
-    def __init__(self) -> None:
+    def __init__(self, regions: RegionOffer | None = None) -> None:
+        """``regions``: of the listener; None: none are offered."""
+        self._regions = regions
         self._forms: dict[bytes, _Form] = {}
         self._layouts: dict[int, list[_Layout]] = {}
         """By length of the message."""
@@ -115,8 +125,8 @@ class Decoder:
             scanned = scan(message)
             seen = self._forms.get(scanned.header)
             form = seen or self._read(scanned)
-            inputs = _tensors(form.inputs, message, scanned)
-            if seen is not None and scanned.raw:
+            inputs = [] if form.uses_regions else _tensors(form.inputs, message, scanned)
+            if seen is not None and scanned.raw and not form.uses_regions:
                 layout = self._keep(message, form, scanned)
         request = Request(
             form.model,
@@ -132,6 +142,8 @@ class Decoder:
         _from_metadata(request, metadata)
         if form.parameters:
             _from_parameters(request, form.parameters)
+        if form.uses_regions:
+            self._place(request, form, message, scanned)
         return request
 
     def _keep(self, message: bytes, form: _Form, scanned: Scanned) -> _Layout:
@@ -149,18 +161,43 @@ class Decoder:
         self._layouts[len(message)] = [layout, *self._layouts.get(len(message), ())][:_KEPT_LAYOUTS]
         return layout
 
+    def _place(self, request: Request, form: _Form, message: bytes, scanned: Scanned) -> None:
+        """Find the regions of a request; they are its own until it leaves them."""
+        if self._regions is None:
+            raise NotOffered("tensors in shared memory are not offered")
+        regions = self._regions.allowed()
+        spans = {
+            index: regions.find(each.region.region).span(each.region.offset, each.region.nbytes)
+            for index, each in enumerate(form.inputs)
+            if each.region is not None
+        }
+        request.inputs = _mixed(form.inputs, spans, message, scanned)
+        # An input of BYTES in the message may have another size next time; a form that is not kept does not come again.
+        if not scanned.raw and not scanned.contents and scanned.header in self._forms:
+            request.form = form
+        request.into = {
+            name: regions.find(each.region).span(each.offset, each.nbytes) for name, each in form.into.items()
+        }
+        request.nbytes += sum(span.nbytes for span in spans.values())
+        request.regions = [span.region for span in (*spans.values(), *request.into.values())]
+        for region in request.regions:
+            region.enter()
+
     def _read(self, scanned: Scanned) -> _Form:
         try:
             header = ModelInferRequest.FromString(scanned.header)
         except DecodeError as malformed:
             raise InvalidRequest(f"the message is no ModelInferRequest: {malformed}") from malformed
+        inputs, into = _inputs(header.inputs), _into(header.outputs)
         form = _Form(
             model=header.model_name,
             version=header.model_version,
             id=header.id,
-            inputs=_inputs(header.inputs),
+            inputs=inputs,
             outputs=_outputs(header.outputs),
             parameters={key: _plain(value) for key, value in header.parameters.items()},
+            into=into,
+            uses_regions=bool(into) or any(each.region for each in inputs),
         )
         # A header with an id of its own does not come again; a long one is not worth the memory.
         if not form.id and len(scanned.header) <= _KEPT_HEADER:
@@ -188,11 +225,10 @@ def _inputs(tensors: Sequence[Any]) -> tuple[_InputForm, ...]:
             raise InvalidRequest(
                 f"input {name!r}: expected a shape of at most {MAX_DIMS} sizes >= 0, got {list(shape)[: MAX_DIMS + 1]}"
             )
-        if tensor.parameters:
-            _tensor_parameters(f"input {name!r}", tensor.parameters)
+        region = _tensor_parameters(f"input {name!r}", tensor.parameters) if tensor.parameters else None
         if tensor.HasField("contents"):  # the scan leaves them only beside raw ones
             raise InvalidRequest(f"input {name!r}: expected no typed contents beside raw_input_contents, got both")
-        inputs.append(_InputForm(name, datatype, shape, nbytes(datatype, shape)))
+        inputs.append(_InputForm(name, datatype, shape, nbytes(datatype, shape), region))
     return tuple(inputs)
 
 
@@ -215,6 +251,28 @@ def _tensors(forms: Sequence[_InputForm], message: bytes, scanned: Scanned) -> l
     return inputs
 
 
+def _mixed(
+    forms: Sequence[_InputForm], spans: Mapping[int, RegionSpan], message: bytes, scanned: Scanned
+) -> list[InputTensor]:
+    """Inputs of which some lie in regions: the message has the data of the others only."""
+    inside = [index for index in range(len(forms)) if index not in spans]
+    for index in spans:
+        if index in scanned.contents:
+            raise InvalidRequest(f"input {forms[index].name!r}: expected no contents beside shared memory, got both")
+    contents = {position: scanned.contents[index] for position, index in enumerate(inside) if index in scanned.contents}
+    sent = iter(_tensors([forms[index] for index in inside], message, Scanned(scanned.header, scanned.raw, contents)))
+    inputs = []
+    for index, form in enumerate(forms):
+        span = spans.get(index)
+        if span is None:
+            inputs.append(next(sent))
+            continue
+        if span.nbytes != form.nbytes:
+            _check_size(form, span.nbytes)
+        inputs.append(InputTensor(form.name, form.datatype, form.shape, span))
+    return inputs
+
+
 def _check_size(form: _InputForm, got: int) -> None:
     what = f"{form.nbytes} bytes for {form.datatype} of shape {list(form.shape)}, got {got}"
     if form.datatype != "BYTES":
@@ -226,21 +284,27 @@ def _check_size(form: _InputForm, got: int) -> None:
 def _outputs(tensors: Sequence[Any]) -> tuple[str, ...]:
     if len(tensors) > MAX_TENSORS:
         raise InvalidRequest(f"at most {MAX_TENSORS} outputs, got {len(tensors)}")
-    for tensor in tensors:
-        if tensor.parameters:
-            _tensor_parameters(f"output {tensor.name!r}", tensor.parameters)
     wanted = tuple(tensor.name for tensor in tensors)
     if len(set(wanted)) != len(wanted):
         raise InvalidRequest("an output is asked for twice")
     return wanted
 
 
-def _tensor_parameters(which: str, given: Mapping[str, Any]) -> None:
-    for key, value in given.items():
-        if key.startswith("shared_memory_"):
-            raise NotOffered(f"{which}: tensors in shared memory are not offered")
-        if key == "classification" and _plain(value) != 0:
-            raise NotOffered(f"{which}: classification is not offered")
+def _into(tensors: Sequence[Any]) -> dict[str, RegionForm]:
+    """Which outputs are wanted in regions, and where."""
+    into = {}
+    for tensor in tensors:
+        region = _tensor_parameters(f"output {tensor.name!r}", tensor.parameters) if tensor.parameters else None
+        if region is not None:
+            into[tensor.name] = region
+    return into
+
+
+def _tensor_parameters(which: str, given: Mapping[str, Any]) -> RegionForm | None:
+    plain = {key: _plain(value) for key, value in given.items()}
+    if plain.get("classification"):
+        raise NotOffered(f"{which}: classification is not offered")
+    return region_form(which, plain)
 
 
 def _from_metadata(request: Request, metadata: Iterable[tuple[str, str | bytes]]) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from edgeway import parameters as names
 from edgeway import wire
+from gateway.regions.region import RegionSpan
 from gateway.request import Answer, Outcome
 
 _CACHED = 512
 """Sets of facts, and forms of outputs, whose encoding is kept; a device has a handful."""
+
+
+_NO_DATA = b"\x32\x00"
+"""An entry of raw_output_contents without bytes: there is one per output, in their order."""
 
 
 class Encoder:
@@ -28,9 +33,15 @@ class Encoder:
             _TOTAL.entry(outcome.total_seconds),
             _BUDGET_LEFT.entry(outcome.budget_left),
         ]
-        for name, datatype, shape, _ in outputs:
-            parts.append(self._headers.get((name, datatype, shape)) or self._header(name, datatype, shape))
+        for name, datatype, shape, data in outputs:
+            if isinstance(data, RegionSpan):
+                parts.append(_placed(name, datatype, shape, data))
+            else:
+                parts.append(self._headers.get((name, datatype, shape)) or self._header(name, datatype, shape))
         for _, _, _, data in outputs:
+            if isinstance(data, RegionSpan):
+                parts.append(_NO_DATA)
+                continue
             parts += (b"\x32" + wire.varint(data.nbytes), data)
         return b"".join(parts)
 
@@ -70,6 +81,24 @@ class Encoder:
                 )
             )
         return known
+
+
+def _placed(name: str, datatype: str, shape: tuple[int, ...], span: RegionSpan) -> bytes:
+    """An output that was written into a region: the reference in its own parameters, which have field 4 as well."""
+    sizes = b"".join(map(wire.varint, shape))
+    return wire.field(
+        5,
+        b"".join(
+            (
+                wire.text(1, name),
+                wire.text(2, datatype),
+                wire.field(3, sizes) if sizes else b"",
+                wire.text_parameter(names.REGION, span.region.name),
+                wire.integer_parameter(names.REGION_BYTES, span.nbytes),
+                wire.integer_parameter(names.REGION_OFFSET, span.offset - span.region.offset),
+            )
+        ),
+    )
 
 
 class _Micros:

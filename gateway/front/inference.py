@@ -11,14 +11,17 @@ from google.protobuf.message import DecodeError, Message
 
 from edgeway.datatypes import BY_NAME
 from edgeway.v1 import open_inference_pb2 as oip
+from edgeway.v1 import regions_pb2
 from gateway.errors import EdgewayError, InvalidRequest, NotOffered, Refused, Unavailable
 from gateway.front.decode import Decoder
 from gateway.front.encode import Encoder
 from gateway.front.ports import Handler, Lifecycle, Models, Recorder, Repository
+from gateway.front.regions import MadeRegions, RegionOffer, SystemSharedMemory
 from gateway.front.status import abort, abort_outcome
 from gateway.request import Outcome, TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
+REGIONS_SERVICE = "edgeway.v1.Regions"
 EXTENSIONS: tuple[str, ...] = (
     "model_repository",
     "model_repository(unload_dependents)",
@@ -41,8 +44,11 @@ class InferenceService:
         lifecycle: Lifecycle,
         repository: Repository | None,
         version: str,
+        regions: RegionOffer | None = None,
     ) -> None:
-        """``repository``: None where loading and unloading is refused on this listener."""
+        """``repository``: None where loading and unloading is refused on this listener. ``regions``: None where shared
+        memory is not offered at all.
+        """
         self._handler = handler
         self._recorder = recorder
         self._models = models
@@ -50,7 +56,8 @@ class InferenceService:
         self._repository = repository
         self._version = version
         self._encoder = Encoder()
-        self._decoder = Decoder()
+        self._decoder = Decoder(regions)
+        self._regions = regions
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """To be added to a grpc.aio server."""
@@ -68,6 +75,11 @@ class InferenceService:
             "TraceSetting": self.trace_setting,
             "LogSettings": self.log_settings,
         }
+        if self._regions is not None:
+            memory = SystemSharedMemory(self._regions)
+            unary["SystemSharedMemoryStatus"] = memory.status
+            unary["SystemSharedMemoryRegister"] = memory.register
+            unary["SystemSharedMemoryUnregister"] = memory.unregister
         methods = oip.SERVICES[SERVICE]
         table = {name: message_handler(methods[name].request, rpc) for name, rpc in unary.items()}
         table["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self.model_infer)
@@ -87,7 +99,11 @@ class InferenceService:
             outcome = Outcome("", received, code=error.code, message=str(error), finished=time.monotonic())
             self._recorder.record(outcome)
             await abort(context, error)
-        answer = await self._handler.handle(request)
+        try:
+            answer = await self._handler.handle(request)
+        finally:
+            for region in request.regions:
+                region.leave()
         outcome = answer.outcome
         self._recorder.record(outcome)
         if outcome.code:
@@ -105,7 +121,10 @@ class InferenceService:
         return oip.ServerReadyResponse(ready=self._lifecycle.ready and not self._lifecycle.draining)
 
     async def server_metadata(self, request: Any, context: Any) -> Message:
-        return oip.ServerMetadataResponse(name="edgeway", version=self._version, extensions=EXTENSIONS)
+        extensions = EXTENSIONS
+        if self._regions is not None and self._regions.refuse is None:
+            extensions += ("system_shared_memory",)
+        return oip.ServerMetadataResponse(name="edgeway", version=self._version, extensions=extensions)
 
     async def model_ready(self, request: Any, context: Any) -> Message:
         ready = self._models.is_ready(request.name, request.version) and not self._lifecycle.draining
@@ -197,6 +216,13 @@ class InferenceService:
         if not name:
             raise InvalidRequest("the request names no model")
         return self._repository, name
+
+
+def region_handlers(offer: RegionOffer) -> grpc.GenericRpcHandler:
+    """The service edgeway.v1.Regions, to be added to a grpc.aio server."""
+    methods = regions_pb2.SERVICES[REGIONS_SERVICE]
+    table = {"Create": message_handler(methods["Create"].request, MadeRegions(offer).create)}
+    return grpc.method_handlers_generic_handler(REGIONS_SERVICE, table)
 
 
 def message_handler(kind: Any, rpc: Rpc) -> Any:

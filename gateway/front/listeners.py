@@ -30,16 +30,23 @@ class Listener:
     server: aio.Server
     socket: Path | None = None
     _temporary: Path | None = None
-    _mode: int = 0o660
+    mode: int = 0o660
     _inode: int = field(default=0)
 
     async def publish(self) -> None:
         """Start serving, and put a Unix socket into its public place, at once and whole."""
         await self.server.start()
         if self.socket is not None and self._temporary is not None:
-            self._temporary.chmod(self._mode)
+            self._temporary.chmod(self.mode)
             self._inode = self._temporary.stat().st_ino
             self._temporary.replace(self.socket)
+
+    def group(self) -> int:
+        """Whose members can connect, beside our own user. A TCP listener is open to those whom the operator trusts."""
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                return self.socket.stat().st_gid
+        return os.getegid()
 
     async def stop(self, grace: float) -> None:
         """Finish calls for ``grace`` seconds, then end. The socket is removed if it is still ours."""

@@ -29,6 +29,13 @@ REPLY = 7
 """To the gateway: the end of a run, or of a fetch."""
 EXPIRE = 8
 """To the worker: drop this run if it has not begun; the reply is EXPIRED. One that has begun goes on."""
+REGION = 9
+"""To the worker, with one file descriptor: memory of a client, in which tensors of later runs lie."""
+DROP_REGION = 10
+"""To the worker: let go of this memory when the runs that were sent before have ended."""
+PLACES = 11
+"""To the worker, an INFER with which of its tensors lie in regions before it: waking a worker twice would take longer.
+Where outputs do, it comes with a descriptor, the *token*, see ``Places``."""
 
 OK = 0
 RUNTIME_ERROR = 1
@@ -45,6 +52,8 @@ UNKNOWN_MODEL = 6
 """The handle is not loaded here (any more)."""
 DEVICE_FAULT = 7
 """The accelerator failed, not the model: out of memory, lost, reset."""
+OUTRUN = 8
+"""The run has ended well, but the right to write its outputs into the caller's regions was another's, or is no more."""
 
 MAX_TENSORS = 512
 MAX_DIMS = 32
@@ -65,6 +74,9 @@ _RUN = struct.Struct("<xBxxxxxxxxxxxxxxQQdd")
 """Of ``_INFER`` what differs from request to request of one form,."""
 _REPLY = struct.Struct("<BBHxxxxQdddQ")
 _TENSOR = struct.Struct("<HBBxxxxQQ")
+_REGION = struct.Struct("<BBxxIQ")
+_PLACES = struct.Struct("<BxHH")
+_PLACE = struct.Struct("<HxxIQQ")
 _MAX_MESSAGE = 4096
 _KEPT = 256
 """Ends of replies that ``Replies`` remembers ..."""
@@ -129,6 +141,31 @@ class Reply(NamedTuple):
     def shared(self) -> int:
         """Requests that were answered by this one run of the model, which took from ``started`` to ``finished``."""
         return max(1, self.needed) if self.status == OK else 1
+
+
+class RegionPlace(NamedTuple):
+    """Where one tensor of a run lies in a client's memory."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    """Position among the model's inputs (or outputs)."""
+    region: int
+    offset: int
+    """Bytes from the start of the region's file."""
+    nbytes: int
+    """Of the input, or room for the output."""
+
+
+class Places(NamedTuple):
+    """Which tensors of a run lie in regions. The INFER behind it has places in the slot for these inputs all the same:
+    there a worker reads what it had better not look at in the client's memory.
+
+    Outputs may be written into a client's memory by one attempt of a request only, and by nobody once the client has
+    its answer. The right to it is a *token*: an eventfd that holds 1, shared by all attempts and the gateway. Who reads
+    the 1 has it; all others read nothing.
+    """
+
+    inputs: Sequence[RegionPlace]
+    outputs: Sequence[RegionPlace]
 
 
 def aligned(offset: int) -> int:
@@ -198,6 +235,44 @@ def unpack_fetch(frame: bytes) -> tuple[int, int, int]:
     """(request id, slot, first byte of the slot that outputs may use)."""
     _, slot, request_id, out_offset = _unpack(_FETCH, frame)
     return request_id, slot, out_offset
+
+
+def pack_region(region: int, size: int, sealed: bool) -> bytes:
+    return _REGION.pack(REGION, sealed, region, size)
+
+
+def unpack_region(frame: bytes) -> tuple[int, int, bool]:
+    """(region, bytes of its file that may be used, whether it is sealed against shrinking)."""
+    _, sealed, region, size = _unpack(_REGION, frame)
+    return region, size, bool(sealed)
+
+
+def pack_drop_region(region: int) -> bytes:
+    return _DROP.pack(DROP_REGION, region)
+
+
+def unpack_drop_region(frame: bytes) -> int:
+    return int(_unpack(_DROP, frame)[1])
+
+
+def pack_region_places(places: Places) -> bytes:
+    """What stands before an INFER some of whose tensors lie in regions."""
+    head = _PLACES.pack(PLACES, len(places.inputs), len(places.outputs))
+    return b"".join([head, *(_PLACE.pack(*place) for place in (*places.inputs, *places.outputs))])
+
+
+def unpack_region_places(frame: bytes) -> tuple[Places, bytes]:
+    """(what ``pack_region_places`` wrote, the INFER behind it).
+
+    Raises:
+        FrameError: cut off, or counts beyond the limits.
+    """
+    _, n_inputs, n_outputs = _unpack(_PLACES, frame, exact=False)
+    end = _PLACES.size + (n_inputs + n_outputs) * _PLACE.size
+    if n_inputs > MAX_TENSORS or n_outputs > MAX_TENSORS or len(frame) <= end or frame[end] != INFER:
+        raise FrameError(f"places of {n_inputs} inputs and {n_outputs} outputs in a frame of {len(frame)} bytes")
+    places = [RegionPlace(*each) for each in _PLACE.iter_unpack(frame[_PLACES.size : end])]
+    return Places(places[:n_inputs], places[n_inputs:]), frame[end:]
 
 
 def pack_infer(infer: Infer) -> bytes:

@@ -49,14 +49,17 @@ def text(number: int, value: str) -> bytes:
     return field(number, value.encode())
 
 
-def parameter(name: str, value: bytes) -> bytes:
-    """An entry of the map ``parameters``, field 4 of requests and answers alike; ``value``: an InferParameter."""
-    return field(4, text(1, name) + field(2, value))
+def parameter(name: str, value: bytes, number: int = 4) -> bytes:
+    """An entry of the map ``parameters``: field 4 of requests, answers and their tensors, field 2 of a wanted output.
+
+    ``value``: an InferParameter.
+    """
+    return field(number, text(1, name) + field(2, value))
 
 
-def text_parameter(name: str, value: str) -> bytes:
-    return parameter(name, text(3, value))
+def text_parameter(name: str, value: str, number: int = 4) -> bytes:
+    return parameter(name, text(3, value), number)
 
 
-def integer_parameter(name: str, value: int) -> bytes:
-    return parameter(name, b"\x10" + varint(value))
+def integer_parameter(name: str, value: int, number: int = 4) -> bytes:
+    return parameter(name, b"\x10" + varint(value), number)

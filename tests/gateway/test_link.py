@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -89,7 +90,8 @@ class Peer:
         self.send(frames.pack_reply(Reply(number, status, RECEIVED, *times, needed, places, "")))
 
     def send(self, frame: bytes) -> None:
-        self.socket.send(frame)
+        with contextlib.suppress(BrokenPipeError):  # the link may have ended meanwhile
+            self.socket.send(frame)
 
 
 class Pair:

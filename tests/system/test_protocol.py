@@ -91,7 +91,7 @@ def test_writing_rpcs_are_refused_on_data_listeners_and_work_on_the_control_sock
 
 @pytest.mark.parametrize(
     "rpc",
-    ["SystemSharedMemoryRegister", "CudaSharedMemoryRegister", "CudaSharedMemoryStatus", "SystemSharedMemoryStatus"],
+    ["CudaSharedMemoryRegister", "CudaSharedMemoryStatus", "CudaSharedMemoryUnregister"],
 )
 def test_what_comes_later_answers_unimplemented(serving, rpc):
     assert code_of(serving.unix, rpc) is grpc.StatusCode.UNIMPLEMENTED
@@ -117,7 +117,7 @@ def test_settings_are_shown_and_a_change_is_refused(serving, rpc):
 
 @pytest.mark.parametrize(
     ("where", "key", "value"),
-    [("request", "sequence_id", 7), ("output", "classification", 3), ("input", "shared_memory_region", "r")],
+    [("request", "sequence_id", 7), ("output", "classification", 3), ("input", "shared_memory_flags", "r")],
 )
 def test_what_a_client_may_send_is_honoured_or_unimplemented(serving, where, key, value):
     request = oip.ModelInferRequest(model_name="identity")

@@ -25,6 +25,7 @@ SHORT = {
     "poison": ["--again", "20", "--seconds", "6"],
     "lifecycle": [],
     "bad_input": [],
+    "shared_memory": ["--only", "safety", "--count", "200"],
     "model_files": [],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
     "copies": [],

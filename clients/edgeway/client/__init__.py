@@ -2,6 +2,7 @@
 
 from edgeway.client.aio import AsyncClient
 from edgeway.client.errors import BadRequest, InferenceError, Late, NotFound, Overloaded, Unavailable
+from edgeway.client.region import Region
 from edgeway.client.result import ModelMetadata, Result, TensorMetadata
 from edgeway.client.sync import Client
 
@@ -14,6 +15,7 @@ __all__ = [
     "ModelMetadata",
     "NotFound",
     "Overloaded",
+    "Region",
     "Result",
     "TensorMetadata",
     "Unavailable",

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeway import parameters as names
 from edgeway import wire
+from edgeway.client.region import Region, place_of
 from edgeway.client.result import ModelMetadata, Result, TensorMetadata
 from edgeway.tensors import datatype_of, to_array, to_bytes
 from edgeway.v1 import open_inference_pb2 as oip
@@ -48,11 +49,17 @@ def encode(
     route_key: str | None,
     stream_key: str | None,
     degrade: str | None,
+    regions: Sequence[Region] = (),
+    into: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[bytes, list[bytes | memoryview]]:
     """(everything but timeout and tensors, the tensors' parts).
 
+    Args:
+        regions: memory that the gateway has: of arrays in it only the place is sent.
+        into: outputs, and where they are wanted; see ``decode``.
+
     Raises:
-        ValueError: an array's dtype has no place in the protocol.
+        ValueError: an array's dtype has no place in the protocol, or an array to be written is not in one piece.
     """
     head = [wire.text(1, model)]
     if version:
@@ -68,21 +75,48 @@ def encode(
     raw: list[bytes | memoryview] = []
     for name, given in inputs.items():
         array = np.asarray(given)
+        place = place_of(regions, array) if regions else None
         try:
-            datatype, data = datatype_of(array), to_bytes(array)
+            datatype = datatype_of(array)
+            data = to_bytes(array) if place is None else None
         except ValueError as wrong:
             raise ValueError(f"input {name!r}: {wrong}") from None
         sizes = b"".join(map(wire.varint, array.shape))
-        parts.append(
-            wire.field(5, wire.text(1, name) + wire.text(2, datatype) + (wire.field(3, sizes) if sizes else b""))
-        )
-        raw += [b"\x3a" + wire.varint(data.nbytes), data]
-    parts += [wire.field(6, wire.text(1, name)) for name in outputs]
+        about = wire.text(1, name) + wire.text(2, datatype) + (wire.field(3, sizes) if sizes else b"")
+        if data is None:
+            about += _reference(place, array)
+        else:
+            raw += [b"\x3a" + wire.varint(data.nbytes), data]
+        parts.append(wire.field(5, about))
+    into = into or {}
+    for name, array in into.items():
+        if not array.flags.c_contiguous or not array.flags.writeable or array.dtype.hasobject:
+            raise ValueError(f"output {name!r}: expected an array that can be written, in one piece, not of objects")
+        place = place_of(regions, array) if regions else None
+        parts.append(wire.field(6, wire.text(1, name) + (b"" if place is None else _reference(place, array, number=2))))
+    parts += [wire.field(6, wire.text(1, name)) for name in outputs if name not in into]
     return b"".join(head), parts + raw
 
 
-def decode(message: bytes, wall: float) -> Result:
-    """A result whose arrays view ``message``."""
+def _reference(place: tuple[Region, int] | None, array: np.ndarray, number: int = 4) -> bytes:
+    """The parameters of a tensor that lies in a region; ``number``: of the field that takes them."""
+    assert place is not None
+    region, offset = place
+    return b"".join(
+        (
+            wire.text_parameter(names.REGION, region.name, number),
+            wire.integer_parameter(names.REGION_BYTES, array.nbytes, number),
+            wire.integer_parameter(names.REGION_OFFSET, offset, number),
+        )
+    )
+
+
+def decode(message: bytes, wall: float, into: Mapping[str, np.ndarray] | None = None) -> Result:
+    """A result whose arrays view ``message``, or for outputs that are wanted elsewhere the arrays of ``into``.
+
+    Raises:
+        ValueError: an output that came in the message is larger than the array that was to take it.
+    """
     view, end = memoryview(message), len(message)
     header: list[memoryview] = []
     raw: list[memoryview] = []
@@ -100,10 +134,11 @@ def decode(message: bytes, wall: float) -> Result:
         at += length
     header.append(view[start:end])
     response = oip.ModelInferResponse.FromString(b"".join(header))
-    arrays = {
-        tensor.name: _widened(tensor.datatype, to_array(tensor.datatype, tuple(tensor.shape), data))
-        for tensor, data in zip(response.outputs, raw, strict=True)
-    }
+    arrays = {}
+    for tensor, data in zip(response.outputs, raw, strict=True):
+        if into and tensor.name in into:
+            data = _landed(tensor, data, into[tensor.name])
+        arrays[tensor.name] = _widened(tensor.datatype, to_array(tensor.datatype, tuple(tensor.shape), data))
     facts = response.parameters
     return Result(
         outputs=arrays,
@@ -121,6 +156,17 @@ def decode(message: bytes, wall: float) -> Result:
         wall_ms=wall * 1e3,
         id=response.id,
     )
+
+
+def _landed(tensor: Any, data: memoryview, target: np.ndarray) -> memoryview:
+    """The bytes of an output in the array that was to take it, to which they are copied if they came in the message."""
+    room = target.reshape(-1).view(np.uint8).data
+    if names.REGION in tensor.parameters:
+        return room[: tensor.parameters[names.REGION_BYTES].int64_param]
+    if data.nbytes > room.nbytes:
+        raise ValueError(f"output {tensor.name!r} has {data.nbytes} bytes, the array that was to take it {room.nbytes}")
+    room[: data.nbytes] = data
+    return room[: data.nbytes]
 
 
 def metadata_of(message: bytes) -> ModelMetadata:

@@ -12,11 +12,13 @@ import numpy as np
 from tenacity import Retrying
 
 from edgeway.client.channel import GRACE, METHODS, OPTIONS, again, target
-from edgeway.client.errors import Late, Unavailable, error_of
+from edgeway.client.errors import InferenceError, Late, NotFound, Unavailable, error_of
 from edgeway.client.message import Call, decode, encode, metadata_of
+from edgeway.client.region import CREATE, NOT_SHARED, OpenRegions, Region, attach
 from edgeway.client.result import ModelMetadata, Result
 from edgeway.places import inference_address
 from edgeway.v1 import open_inference_pb2 as oip
+from edgeway.v1 import regions_pb2
 
 
 class Client:
@@ -45,6 +47,7 @@ class Client:
             self._channel = grpc.insecure_channel(target(self.address), OPTIONS)
         else:
             self._channel = grpc.secure_channel(target(self.address), credentials, OPTIONS)
+        self._regions = OpenRegions()
         self._infer: Any = self._channel.unary_unary(METHODS["ModelInfer"].path)
 
     def infer(
@@ -61,6 +64,7 @@ class Client:
         degrade: str | None = None,
         request_id: str = "",
         metadata: Sequence[tuple[str, str]] = (),
+        into: Mapping[str, np.ndarray] | None = None,
     ) -> Result:
         """Compute ``outputs`` (none named: all) of ``model`` from ``inputs``.
 
@@ -72,26 +76,54 @@ class Client:
             stream_key: a newer request of the same key supersedes one that still waits.
             degrade: ``never`` forbids another target than the first; None: what the deployment says.
             metadata: of the call, such as ``traceparent``.
+            into: outputs that are written into these arrays instead of new ones, without a copy where they lie in a
+                region; once there are some, other outputs come only if ``outputs`` names them.
 
         Raises:
             InferenceError: its subclass and ``code`` say what happened.
-            ValueError: an input's dtype has no place in the protocol.
+            ValueError: an input's dtype has no place in the protocol, or an array of ``into`` can't take its output.
         """
-        before, tensors = encode(model, inputs, outputs, version, request_id, priority, route_key, stream_key, degrade)
-        budget = None if budget_ms is None else budget_ms / 1e3
-        call = Call(before, tensors, budget, self._deadline if budget is None else budget)
-        started = time.monotonic()
+
+        def call() -> Call:
+            before, tensors = encode(
+                model,
+                inputs,
+                outputs,
+                version,
+                request_id,
+                priority,
+                route_key,
+                stream_key,
+                degrade,
+                self._regions.shared(),
+                into,
+            )
+            budget = None if budget_ms is None else budget_ms / 1e3
+            return Call(before, tensors, budget, self._deadline if budget is None else budget)
+
+        known, started = len(self._regions), time.monotonic()
         try:
-            message = self._attempt(call, started, metadata)
+            message = self._persist(call(), started, metadata)
+        except NotFound:
+            if len(self._regions.shared()) == known:
+                raise
+            # The gateway was restarted in between: its regions are gone, but what lay in them is still here.
+            message = self._persist(call(), started, metadata)
+        return decode(message, time.monotonic() - started, into)
+
+    def _persist(self, call: Call, started: float, metadata: Sequence[tuple[str, str]]) -> bytes:
+        """Ask, and again while nobody is there."""
+        try:
+            return self._attempt(call, started, metadata)
         except Unavailable as lost:
             left = call.deadline - (time.monotonic() - started)
             try:
-                message = Retrying(**again(left))(self._attempt, call, started, metadata)
+                message: bytes = Retrying(**again(left))(self._attempt, call, started, metadata)
             except Late as late:
                 if late.total_ms is None:  # nobody took the second try either: the first says why
                     raise lost from None
                 raise
-        return decode(message, time.monotonic() - started)
+            return message
 
     def _attempt(self, call: Call, started: float, metadata: Sequence[tuple[str, str]]) -> bytes:
         elapsed = time.monotonic() - started
@@ -104,26 +136,55 @@ class Client:
 
     def metadata(self, model: str, version: str = "") -> ModelMetadata:
         """What the model takes and gives. Raises InferenceError."""
-        return metadata_of(self._ask("ModelMetadata", oip.ModelMetadataRequest(name=model, version=version)))
+        return metadata_of(
+            self._ask(METHODS["ModelMetadata"].path, oip.ModelMetadataRequest(name=model, version=version))
+        )
 
     def ready(self, model: str = "", version: str = "") -> bool:
         """Whether the gateway, or a model of it, serves. Raises InferenceError: there is no such model or gateway."""
         if model:
-            answer = self._ask("ModelReady", oip.ModelReadyRequest(name=model, version=version))
+            answer = self._ask(METHODS["ModelReady"].path, oip.ModelReadyRequest(name=model, version=version))
             return bool(oip.ModelReadyResponse.FromString(answer).ready)
-        return bool(oip.ServerReadyResponse.FromString(self._ask("ServerReady", oip.ServerReadyRequest())).ready)
+        return bool(
+            oip.ServerReadyResponse.FromString(self._ask(METHODS["ServerReady"].path, oip.ServerReadyRequest())).ready
+        )
+
+    def region(self, nbytes: int) -> Region:
+        """Memory of that many bytes, for arrays of which only the place is sent.
+
+        Where the gateway shares none (over TCP, or beyond its limits) the region is memory of this process, its arrays
+        travel as any others do, and ``Region.reason`` says why.
+
+        >>> with client.region(480 * 640 * 3) as region:
+        ...     frame = region.array((480, 640, 3), np.uint8)
+        ...     camera.read_into(frame)
+        ...     client.infer("digits", {"frame": frame})
+
+        Raises:
+            InferenceError: there is no gateway.
+        """
+        try:
+            answer: bytes = Retrying(**again(self._deadline))(
+                self._ask, CREATE.path, regions_pb2.CreateRegionRequest(byte_size=nbytes)
+            )
+        except InferenceError as refused:
+            if refused.code not in NOT_SHARED:
+                raise
+            return Region(nbytes, reason=str(refused))
+        created = CREATE.response.FromString(answer)
+        region = attach(nbytes, created, self.address)
+        return self._regions.add(region)
 
     def _ask(self, rpc: str, request: Any) -> bytes:
         try:
-            answer: bytes = self._channel.unary_unary(METHODS[rpc].path)(
-                request.SerializeToString(), timeout=self._deadline
-            )
+            answer: bytes = self._channel.unary_unary(rpc)(request.SerializeToString(), timeout=self._deadline)
         except grpc.RpcError as failed:
             raise error_of(failed.code(), failed.details(), failed.trailing_metadata(), self.address) from None
         return answer
 
     def close(self) -> None:
-        """End the connection; calls under way are cancelled."""
+        """End the connection and let go of regions; calls under way are cancelled."""
+        self._regions.close()
         self._channel.close()
 
     def __enter__(self) -> Client:

@@ -1,0 +1,93 @@
+"""Placement: which tensors of one request lie in regions, and who may write its outputs there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+
+from edgeway.frames import Places, RegionPlace, Reply, pack_region_places
+from gateway.errors import Shed
+from gateway.regions.region import Region, RegionSpan
+from gateway.request import OutputTensor, Request
+
+
+class Placement:
+    """Of one request, for all its attempts.
+
+    All of them share one right to write the outputs, the token: whichever attempt's worker takes it first writes, and
+    has won. The gateway takes it when the request is over, so that no late loser writes into memory that the client
+    uses for something else by then. It is an eventfd, so that a worker that hangs can't hold that up.
+    """
+
+    __slots__ = ("_inputs", "_outputs", "packed", "token")
+
+    def __init__(self, inputs: Sequence[tuple[int, RegionSpan]], outputs: Mapping[int, RegionSpan]) -> None:
+        """By position among the model's inputs and outputs."""
+        self._inputs = inputs
+        self._outputs = outputs
+        self.token: int | None = _token() if outputs else None
+        self.packed = pack_region_places(
+            Places(
+                [_place(index, span) for index, span in inputs],
+                [_place(index, span) for index, span in outputs.items()],
+            )
+        )
+        """As the link's frames say it."""
+
+    def regions(self) -> list[Region]:
+        """All that are used, some perhaps twice."""
+        return [span.region for _, span in self._inputs] + [span.region for span in self._outputs.values()]
+
+    def holds(self, index: int, nbytes: int) -> bool:
+        """Whether an output of this size has its place in a region."""
+        span = self._outputs.get(index)
+        return span is not None and nbytes <= span.nbytes
+
+    def delivered(self, outputs: Sequence[OutputTensor], reply: Reply) -> list[OutputTensor]:
+        """The outputs of an answer, those in regions by reference."""
+        told = []
+        for output, place in zip(outputs, reply.outputs, strict=True):
+            span = self._outputs.get(place.index)
+            if span is not None:
+                output = output._replace(data=RegionSpan(span.region, span.offset, place.nbytes))
+            told.append(output)
+        return told
+
+    def renew(self) -> None:
+        """Another attempt begins when all before it are over: one of them may have died with the token."""
+        if self.token is not None:
+            self.close()
+            self.token = _token()
+
+    def close(self) -> None:
+        """From now on nobody begins to write outputs."""
+        if self.token is not None:
+            token, self.token = self.token, None
+            with contextlib.suppress(BlockingIOError):  # a worker has it: the one that answered
+                os.read(token, 8)
+            os.close(token)
+
+
+def placement_of(request: Request, input_index: Mapping[str, int], output_index: Mapping[str, int]) -> Placement | None:
+    """None for a request that has nothing to do with regions; else ``close`` must follow.
+
+    Raises:
+        Shed: there is no descriptor left.
+    """
+    inputs = [(input_index[each.name], each.data) for each in request.inputs if isinstance(each.data, RegionSpan)]
+    if not inputs and not request.into:
+        return None
+    return Placement(inputs, {output_index[name]: span for name, span in request.into.items()})
+
+
+def _place(index: int, span: RegionSpan) -> RegionPlace:
+    return RegionPlace(index, span.region.number, span.offset, span.nbytes)
+
+
+def _token() -> int:
+    """Raises Shed: there is no descriptor left."""
+    try:
+        return os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    except OSError as failed:
+        raise Shed(f"no descriptor is left for the outputs: {failed.strerror}") from failed
