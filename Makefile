@@ -124,6 +124,12 @@ show-copies: $(DEV)  ## copies of tensor bytes per request, counted in pages; on
 show-faults: $(DEV)  ## page faults of the gateway per request; beside a server with the allocator as it is
 	@$(BIN)/python -m benchmarks.show.faults
 
+show-batching: $(DEV)  ## requests that share a run of the model: answers per second, and the wait of a lone one
+	@$(BIN)/python -m benchmarks.show.batching
+
+show-runpath: $(DEV)  ## what a worker adds to ONNX Runtime, alone over its link
+	@$(BIN)/python -m benchmarks.runpath
+
 show-start: $(DEV)  ## from launch to the first answer, beside one Python gRPC process
 	@$(BIN)/python -m benchmarks.start
 

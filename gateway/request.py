@@ -155,6 +155,8 @@ class AttemptRecord:
     reason: str = ""
     worker_pid: int = 0
     run: Run | None = None
+    shared: int = 1
+    """Requests that its run of the model answered."""
 
 
 @dataclass(slots=True)

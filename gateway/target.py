@@ -17,6 +17,9 @@ from gateway.routing.breaker import Breaker
 from gateway.routing.estimate import Estimates, RunEstimate
 from gateway.routing.policy import Candidate
 
+SHARED_LEARNS = 0.2
+"""Share of the newest answer in what is believed of the size of batches. Those of one batch come at once, and one of
+them is looked at."""
 STALE_AFTER = 1.0
 """Seconds without a run after which a target that seems too slow wants one request as a probe: else it would never be
 measured again."""
@@ -33,6 +36,10 @@ class LoadOrder:
     version: str
     path: str
     sha256: str
+    batch_size: int = 1
+    """Rows that may go in one run of the model; 1: each request goes alone."""
+    batch_delay: float = 0.0
+    """Seconds that a run may wait for others."""
 
 
 class WorkerView(Protocol):
@@ -94,12 +101,19 @@ class Target:
     """When the last attempt began, monotonic."""
     measured_at: float = 0.0
     """When a run last ended well, monotonic."""
+    shared: float = 1.0
+    """Requests that share one run of the model, of late."""
     output_bytes: int = 0
     """Largest answer seen: how much room a run's slot gets where the shapes do not say."""
 
     @property
     def accepts_work(self) -> bool:
         return self.handle != 0 and self.worker is not None and self.worker.state != "lost" and not self.failure
+
+    @property
+    def batch_delay(self) -> float:
+        """Seconds for which a run may wait in the worker for others to go with."""
+        return self.order.batch_delay if self.order is not None else 0.0
 
     def candidate(self, nbytes: int, priority: int, now: float) -> Candidate:
         """How it looks to a request with that many bytes of inputs."""
@@ -159,6 +173,10 @@ class Target:
         self.breaker.renewed(now)
         self.tried = now
 
+    def ran_with(self, requests: int) -> None:
+        """A run has answered so many requests together; each says so."""
+        self.shared += SHARED_LEARNS * (requests - self.shared)
+
     def settled(self, now: float) -> bool:
         """Whether a run that ends well now says nothing new: one was measured just before, and nothing is held
         against the target.
@@ -166,8 +184,10 @@ class Target:
         calm = not self.breaker.reason and not self.breaker.faults and not self.breaker.ejections
         return calm and now - self.measured_at < LEARN_EVERY
 
-    def measured(self, nbytes: int, run: float, service: float, wait: float, now: float) -> None:
-        """A run ended well. Seconds: as the request felt it, by the worker's clock, and waiting for an instance."""
+    def measured(self, nbytes: int, run: float, service: float | None, wait: float, now: float) -> None:
+        """A run ended well. Seconds: as the request felt it, by the worker's clock (None: it was not for it alone), and
+        waiting for an instance.
+        """
         if now - self.measured_at < LEARN_EVERY:
             return
         estimate = self.estimates.of(nbytes)
@@ -177,7 +197,7 @@ class Target:
         if before is not None and run < 0.5 * before and now - self.measured_at > STALE_AFTER:
             estimate.clear()
         estimate.add(run, now)
-        if self.worker is not None and self.worker.backend != "cpu":  # nobody asks for the CPU's
+        if service is not None and self.worker is not None and self.worker.backend != "cpu":  # nobody asks for its
             self.service.of(nbytes).add(service, now)
         self.waits.add(wait, now)
         self.measured_at = now

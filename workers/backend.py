@@ -118,6 +118,19 @@ class Cancellation(Protocol):
     def on_cancel(self, stop: Any) -> None: ...
 
 
+class Bound(Protocol):
+    """A model with its inputs and outputs in place, for one run after the other."""
+
+    def run(self, cancellation: Cancellation) -> bool:
+        """Run on what the inputs hold now; the outputs are in their places then. False: they do not fit there this
+        time, though they did before, and the run has to be done by ``Model.run``.
+
+        Raises:
+            RunFailed, RunCancelled, DeviceFault.
+        """
+        ...
+
+
 class Model(Protocol):
     """One loaded file. ``run`` may be called from several threads at once when the backend has several instances."""
 
@@ -130,6 +143,14 @@ class Model(Protocol):
 
         Raises:
             RunFailed, RunCancelled, DeviceFault, InvalidInput.
+        """
+        ...
+
+    def bind(self, inputs: Dict[str, Tensor], outputs: Dict[str, Tensor]) -> Optional[Bound]:
+        """For many runs on the same memory: it is read and written in place. ``outputs`` are as a run on such inputs
+        had them, but on the memory where later ones are to be left.
+
+        None: the runtime can't, or gains nothing by it.
         """
         ...
 

@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Sequence
 
 from edgeway.datatypes import BY_NAME, nbytes
 from workers.backend import BackendError, Model, Tensor, TensorSpec
+from workers.batching import Limits
 
 ANY_RUN = 50e-6
 """Seconds that a run costs whatever its inputs: calling the runtime."""
@@ -28,9 +29,11 @@ class NeverCancelled:
 class LoadedModel:
     """One loaded file. Its memory is given back when it was asked to close and the last run has left."""
 
-    def __init__(self, handle: int, model: Model) -> None:
+    def __init__(self, handle: int, model: Model, limits: Optional[Limits] = None) -> None:
         self.handle = handle
         self.model = model
+        self.limits = limits
+        """How its runs go together; None: each goes alone."""
         self._expected: Dict[int, float] = {}
         self._users = 0
         self._closing = False
@@ -49,6 +52,10 @@ class LoadedModel:
             beyond = max(0.0, self._expected[nearest] - ANY_RUN)
             known = ANY_RUN + beyond * 2.0 ** max(0, size - nearest)
         return known
+
+    def estimate(self, input_bytes: int) -> float:
+        """As ``expected``, with 0 before the first run: what is not known keeps nobody waiting, or from joining."""
+        return self.expected(input_bytes) or 0.0
 
     def took(self, input_bytes: int, seconds: float) -> None:
         """Learn from a run; a slower one is believed at once, a faster one slowly."""
@@ -79,9 +86,16 @@ class LoadedModel:
     def warm_up(self, runs: int) -> List[float]:
         """Run on zeros and return the times, without the first, which pays for first touches.
 
-        Empty where an input's size can't be guessed, or where the model does not take zeros.
+        Empty where an input's size can't be guessed, or where the model does not take zeros. A model that batches runs
+        on a whole batch too, and knows how long that takes.
         """
-        inputs = {spec.name: zeros(spec) for spec in self.model.inputs}
+        timed = self._warm_up(runs, 1)
+        if timed and self.limits is not None and self.limits.size > 1:
+            self._warm_up(min(runs, 1), self.limits.size)
+        return timed
+
+    def _warm_up(self, runs: int, rows: int) -> List[float]:
+        inputs = {spec.name: zeros(spec, rows) for spec in self.model.inputs}
         total = sum(tensor.data.nbytes for tensor in inputs.values())
         if total > _WARMUP_BYTES:
             return []
@@ -109,9 +123,9 @@ class LoadedModel:
         return False
 
 
-def zeros(spec: TensorSpec) -> Tensor:
-    """A tensor of zeros (empty elements for BYTES); sizes that are open count as 1."""
-    shape = tuple(1 if size < 0 else size for size in spec.shape)
+def zeros(spec: TensorSpec, rows: int = 1) -> Tensor:
+    """A tensor of zeros (empty elements for BYTES); sizes that are open count as 1, the first one as ``rows``."""
+    shape = tuple((1 if axis else rows) if size < 0 else size for axis, size in enumerate(spec.shape))
     assert spec.datatype in BY_NAME
     return Tensor(spec.datatype, shape, memoryview(bytes(nbytes(spec.datatype, shape))))
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from typing import Any
+from typing import Any, Optional
 
 from edgeway.v1 import worker_pb2
 from workers.backend import Backend, BackendError, BackendUnavailable, Model, ModelTooLarge
+from workers.batching import Limits
+from workers.joining import obstacle
 
 _Reason = worker_pb2.LoadFailed
 _REASONS = ((BackendUnavailable, _Reason.UNAVAILABLE), (ModelTooLarge, _Reason.MEMORY))
@@ -33,12 +35,24 @@ def load(backend: Backend, order: Any) -> Model:
     if order.sha256 and digest != order.sha256:
         raise LoadError(_Reason.CHECKSUM, f"checksum mismatch: expected sha256:{order.sha256}, got sha256:{digest}")
     try:
-        return backend.load(content, f"{order.name} {order.version}")
+        model = backend.load(content, f"{order.name} {order.version}")
     except BackendError as refused:
         reason = next((reason for kind, reason in _REASONS if isinstance(refused, kind)), _Reason.REJECTED)
         raise LoadError(reason, str(refused)) from refused
     except MemoryError as refused:
         raise LoadError(_Reason.MEMORY, "not enough memory for the model") from refused
+    against = obstacle(model) if order.HasField("batching") else ""
+    if against:
+        model.close()
+        raise LoadError(_Reason.REJECTED, f"batching: {against}")
+    return model
+
+
+def limits_of(order: Any) -> Optional[Limits]:
+    """How the runs of the model that a ``Load`` names may go together; None: they may not."""
+    if not order.HasField("batching"):
+        return None
+    return Limits(max(1, order.batching.max_size), max(0.0, order.batching.max_delay_seconds))
 
 
 def _read(path: str) -> bytes:

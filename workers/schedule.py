@@ -1,15 +1,18 @@
-"""Which run is next: priority, then deadline, or what has waited too long; short runs have an instance of their own."""
+"""Which run is next: priority, then deadline, or what has waited too long; short runs have an instance of their own.
+
+Runs of a model that batches gather for a moment before they are in the queue, and leave it together.
+"""
 
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 import time
 from collections import OrderedDict
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, Dict, Hashable, List, NamedTuple, Optional, Tuple
 
-from edgeway.frames import Infer
-from workers.slots import SlotMemory
+from workers.batching import Estimate, Gathering, Limits, Member, together
 
 LONG = 0.1
 """Seconds. Runs that are expected to take longer keep off the reserved instance."""
@@ -21,43 +24,61 @@ _CANCELLING = threading.Lock()
 """For all runs: held for a few assignments, it costs less than a lock of each run's own."""
 
 
+class Company(NamedTuple):
+    """With which others a run may go."""
+
+    group: Hashable
+    """Those of an equal one."""
+    member: Member
+    limits: Limits
+    estimate: Estimate
+
+
 class Run:
     """One run from its frame to its reply. ``cancel`` comes from the reading thread, all else from a model thread."""
 
     __slots__ = (
         "_stop",
+        "batch",
         "cancelled",
+        "company",
+        "deadline",
         "finished",
-        "infer",
-        "input_bytes",
+        "form",
         "key",
-        "model",
+        "number",
         "outputs",
+        "priority",
         "received",
         "regions",
         "running",
-        "slot",
+        "shared",
         "started",
-        "wanted",
     )
 
-    def __init__(self, infer: Infer, model: Any, slot: SlotMemory, received: float) -> None:
-        self.infer = infer
-        self.model = model
-        self.slot = slot
+    def __init__(self, number: int, priority: int, deadline: float, received: float, form: Any = None) -> None:
+        """``deadline``: monotonic seconds by which it must have begun; ``form``: what is run on what."""
+        self.number = number
+        self.priority = priority
+        self.deadline = deadline
         self.received = received
+        self.form = form
+        self.company: Optional[Company] = None
+        """None: it goes alone."""
+        self.batch: Any = None
+        """The cancellation of the batch that it is part of now."""
+        self.shared = 1
+        """Requests that the run of the model which answers this one answers."""
         self.regions: Any = None
         """What it has to do with regions, see ``workers.regions``; None: nothing."""
         self.started = 0.0
         """Monotonic seconds at which the backend got it; 0: it never did."""
         self.finished = 0.0
-        self.input_bytes = 0
         self.cancelled = False
         self.running = False
         self.outputs: Optional[List[Any]] = None
         """Kept after the run while a larger slot is on its way."""
-        self.wanted: List[int] = []
-        self.key: _Key = (infer.priority, infer.deadline, infer.request_id)
+        self.key: _Key = (priority, deadline, number)
         self._stop: Optional[Callable[[], None]] = None
 
     def on_cancel(self, stop: Callable[[], None]) -> None:
@@ -104,7 +125,7 @@ class Lane:
         self._heap: List[Tuple[_Key, Run]] = []
 
     def add(self, run: Run) -> None:
-        self.runs[run.infer.request_id] = run
+        self.runs[run.number] = run
         heapq.heappush(self._heap, (run.key, run))
 
     def first(self, before: float) -> Run:
@@ -143,7 +164,7 @@ class Waiting:
         """The next run, which is taken out: the one that came first if it is starving, else the best; None: no run."""
         before = now - self._starvation
         lane = self._lane(before, short_only)
-        return lane.remove(lane.first(before).infer.request_id) if lane.runs else None
+        return lane.remove(lane.first(before).number) if lane.runs else None
 
     def _lane(self, before: float, short_only: bool) -> Lane:
         """The one that has the next run."""
@@ -173,9 +194,26 @@ class Schedule:
         self._changed = threading.Condition(self._lock)
         self._waiting = Waiting(starvation)
         self._taken = 0
+        self._gathering = Gathering()
+        self._gathered: Dict[int, Tuple[Run, bool]] = {}
+        """What gathers, by number, and whether it is short."""
+        self._groups: Dict[Hashable, Dict[int, Run]] = {}
+        """What may go together, whether it gathers or is in the queue."""
+        self._alarm = math.inf
+        """When one of the takers that wait will look again by itself."""
 
     def put(self, run: Run, short: bool) -> None:
         with self._changed:
+            company = run.company
+            if company is not None:
+                self._groups.setdefault(company.group, {})[run.number] = run
+                self._gathered[run.number] = run, short
+                self._gathering.add(company.group, company.member, company.limits, company.estimate)
+                at = self._gathering.next_at()
+                if at < self._alarm:
+                    self._alarm = at
+                    self._changed.notify()  # one keeps the time, see ``take``
+                return
             self._waiting.add(run, short)
             # Several kinds of takers wait; the one that is woken must be one that may take this run.
             if short:
@@ -183,18 +221,55 @@ class Schedule:
             else:
                 self._changed.notify_all()
 
-    def take(self, short_only: bool, until: Optional[Callable[[], bool]] = None) -> Optional[Run]:
-        """The next run for an instance; waits for one. None once ``until()`` holds."""
+    def take(self, short_only: bool, until: Optional[Callable[[], bool]] = None) -> List[Run]:
+        """The next run for an instance, and those that go with it; waits for one. Empty once ``until()`` holds."""
         with self._changed:
             while True:
                 if until is not None and until():
                     self._changed.notify()  # it may have been woken for a run that another has to take now
-                    return None
-                run = self._waiting.take(self._clock(), short_only)
-                if run is not None:
+                    return []
+                now = self._clock()
+                moved = bool(self._gathered) and self._queue_what_is_due(now)
+                run = self._waiting.take(now, short_only)
+                runs = [] if run is None else [run]
+                if run is not None and run.company is not None:
+                    runs = self._with_others(run, run.company, now)
+                if moved and self._waiting:
+                    self._changed.notify_all()  # there is more than this one takes, or other than it may take
+                elif runs and self._gathered:
+                    self._changed.notify()  # another has to keep the time
+                if runs:
                     self._taken += 1
-                    return run
-                self._changed.wait()
+                    return runs
+                self._alarm = at = self._gathering.next_at()
+                self._changed.wait(None if at == math.inf else max(0.0, at - now))
+
+    def _queue_what_is_due(self, now: float) -> bool:
+        """Whether there was something."""
+        due = self._gathering.due(now)
+        for number in due:
+            self._waiting.add(*self._gathered.pop(number))
+        return bool(due)
+
+    def _with_others(self, run: Run, company: Company, now: float) -> List[Run]:
+        """A run that was taken out of the queue, and those that are taken out to go with it."""
+        peers = self._groups[company.group]
+        members = [company.member._replace(order=())]  # it is this one's turn, whatever its priority
+        members.extend(peer.company.member for peer in peers.values() if peer is not run and peer.company is not None)
+        runs = []
+        for member in together(members, now, company.limits, company.estimate):
+            peer = peers.pop(member.number)
+            if peer is not run:
+                self._withdraw(member.number)
+            runs.append(peer)
+        if not peers:
+            del self._groups[company.group]
+        return runs
+
+    def _withdraw(self, request_id: int) -> Optional[Run]:
+        if self._gathering.remove(request_id):
+            return self._gathered.pop(request_id)[0]
+        return self._waiting.remove(request_id)
 
     def done(self) -> None:
         """A run that was taken is over."""
@@ -217,7 +292,13 @@ class Schedule:
     def remove(self, request_id: int) -> Optional[Run]:
         """Take a waiting run out, if it still waits."""
         with self._lock:
-            return self._waiting.remove(request_id)
+            run = self._withdraw(request_id)
+            if run is not None and run.company is not None:
+                peers = self._groups[run.company.group]
+                del peers[request_id]
+                if not peers:
+                    del self._groups[run.company.group]
+            return run
 
     def wake(self) -> None:
         """Have all takers look at their ``until`` again."""
@@ -225,9 +306,9 @@ class Schedule:
             self._changed.notify_all()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._gathered)
 
 
 def _rank(run: Run, before: float) -> Tuple[float, ...]:
     """Sorts the first ones of the lanes."""
-    return (0, run.received, run.infer.request_id) if run.received < before else (1, *run.key)
+    return (0, run.received, run.number) if run.received < before else (1, *run.key)

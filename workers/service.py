@@ -14,7 +14,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from edgeway import frames
-from edgeway.frames import FrameError, Infer, Reply, TensorPlace
+from edgeway.frames import FrameError, Reply, TensorPlace
 from edgeway.upkeep import Upkeep
 from edgeway.v1 import worker_pb2
 from workers.backend import (
@@ -22,16 +22,20 @@ from workers.backend import (
     BackendError,
     DeviceFault,
     InvalidInput,
+    Model,
     RunCancelled,
     Settings,
     Tensor,
 )
+from workers.batching import Member
+from workers.forms import Form, Forms
+from workers.joining import Shared, join, split
 from workers.loaded import LoadedModel
-from workers.loading import LoadError, load
+from workers.loading import LoadError, limits_of, load
 from workers.process import resident_bytes
 from workers.regions import Regions, RunRegions
-from workers.schedule import LONG, Run, Schedule
-from workers.slots import Slots, read_tensor, room_needed, write_tensors
+from workers.schedule import LONG, Company, Run, Schedule
+from workers.slots import Slots, room_needed, write_tensors
 from workers.spin import Spin
 
 REPORT_SECONDS = 0.1
@@ -63,6 +67,7 @@ class Service:
         self._regions = Regions()
         self._schedule = Schedule(settings.starvation_seconds)
         self._models: Dict[int, LoadedModel] = {}
+        self._forms = Forms()
         self._runs: Dict[int, Run] = {}
         self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._spares = 0
@@ -89,18 +94,22 @@ class Service:
         """Take frames from the link, as long as it is this thread's turn."""
         # One buffer for all frames: recvmsg() would allocate the largest frame's 176 KiB for each.
         buffer = bytearray(frames.MAX_FRAME)
-        view = memoryview(buffer)
+        view, buffers, receive, infer = memoryview(buffer), [buffer], self._socket.recvmsg_into, frames.INFER
         while self._reader is turn:
             if not self._schedule.taken:
                 self._spin.wait()
             try:
-                count, ancillary, _, _ = self._socket.recvmsg_into([buffer], _ONE_FD)
+                count, ancillary, _, _ = receive(buffers, _ONE_FD)
             except OSError:
                 os._exit(0)
             if not count:
                 os._exit(0)
             try:
-                self._received(bytes(view[:count]), _descriptors(ancillary) if ancillary else [])
+                frame = bytes(view[:count])
+                if frame[0] == infer and not ancillary:
+                    self._infer(frame)
+                else:
+                    self._received(frame, _descriptors(ancillary) if ancillary else [])
             except FrameError as malformed:
                 print(f"the gateway broke the protocol of the link: {malformed}", file=sys.stderr, flush=True)
                 os._exit(4)
@@ -108,7 +117,7 @@ class Service:
     def _received(self, frame: bytes, fds: List[int]) -> None:
         kind = frames.kind(frame)
         if kind == frames.INFER:
-            self._infer(frames.unpack_infer(frame))
+            self._infer(frame)
         elif kind == frames.CANCEL:
             self._cancel(frames.unpack_cancel(frame))
         elif kind == frames.EXPIRE:
@@ -119,12 +128,14 @@ class Service:
                 raise FrameError(f"slot {slot} came with {len(fds)} descriptors")
             self._slots.add(slot, size, fds.pop())
         elif kind == frames.DROP_SLOT:
-            self._slots.drop(frames.unpack_drop_slot(frame))
+            slot = frames.unpack_drop_slot(frame)
+            self._forms.forget_slot(slot)
+            self._slots.drop(slot)
         elif kind == frames.FETCH:
             self._fetch(*frames.unpack_fetch(frame))
         elif kind == frames.PLACES:
             regions, infer = self._regions.of_run(frame, fds)
-            self._infer(frames.unpack_infer(infer), regions)
+            self._infer(infer, regions)
         elif kind == frames.REGION:
             self._regions.add(frame, fds)
         elif kind == frames.DROP_REGION:
@@ -152,29 +163,45 @@ class Service:
 
     # -- runs --------------------------------------------------------------------------------------------------
 
-    def _infer(self, infer: Infer, regions: Optional[RunRegions] = None) -> None:
+    def _infer(self, frame: bytes, regions: Optional[RunRegions] = None) -> None:
         received = time.monotonic()
-        slot = self._slots.memory(infer.slot)
-        model = self._models.get(infer.model)
-        run = Run(infer, model, slot, received)
+        number, priority, deadline, budget_end, key = frames.unpack_run(frame)
+        form = (self._forms.find(key) if regions is None else None) or self._form(
+            frame, key if regions is None else None
+        )
+        run = Run(number, priority, deadline, received, form)
         run.regions = regions
+        model = form.model
         if model is None or not model.enter():
-            return self._send(_reply(run, frames.UNKNOWN_MODEL, message=f"no model has the handle {infer.model}"))
-        n_inputs, n_outputs = len(model.model.inputs), len(model.model.outputs)
-        for place in infer.inputs:
-            run.input_bytes += place.nbytes
-            if place.index >= n_inputs:
-                raise FrameError(f"run {infer.request_id} names an input that the model does not have")
-        run.wanted = list(infer.outputs) or list(range(n_outputs))
-        if max(run.wanted, default=-1) >= n_outputs:
-            raise FrameError(f"run {infer.request_id} names an output that the model does not have")
-        self._runs[infer.request_id] = run
-        expected = model.expected(run.input_bytes)
-        if expected is not None and expected <= INLINE and self._schedule.claim():
+            self._forms.forget_model(form.handle)
+            return self._send(_reply(run, frames.UNKNOWN_MODEL, message=f"no model has the handle {form.handle}"))
+        form.busy = True
+        self._runs[number] = run
+        expected = model.expected(form.input_bytes)
+        if form.group is not None and model.limits is not None:
+            end = budget_end if budget_end > 0 else math.inf
+            member = Member(number, (priority, deadline), form.rows, form.input_bytes, received, end)
+            run.company = Company(form.group, member, model.limits, model.estimate)
+            self._schedule.put(run, short=expected is not None and expected <= LONG)
+        elif expected is not None and expected <= INLINE and self._schedule.claim():
             self._run_inline(run)
         else:
             self._schedule.put(run, short=expected is not None and expected <= LONG)
         return None
+
+    def _form(self, frame: bytes, key: Optional[bytes]) -> Form:
+        """A form that is new, or whose like is in use; without a key it is for this run alone, which has regions.
+
+        Raises FrameError.
+        """
+        infer = frames.unpack_infer(frame)
+        model = self._models.get(infer.model)
+        form = Form(infer, self._slots.memory(infer.slot), model)
+        if key is None:
+            form.group = None
+        elif model is not None:
+            self._forms.keep(key, form)
+        return form
 
     def _run_inline(self, run: Run) -> None:
         """Run on the reading thread: waking another would take longer. If it drags on, another one reads meanwhile."""
@@ -197,28 +224,42 @@ class Service:
     def _work(self, short_only: bool, until: Any = None) -> None:
         """What an instance does: one run after the other."""
         while True:
-            run = self._schedule.take(short_only, until)
-            if run is None:
+            runs = self._schedule.take(short_only, until)
+            if not runs:
                 return
             try:
-                self._run(run)
+                if len(runs) == 1:
+                    self._run(runs[0])
+                else:
+                    self._run_together(runs)
             finally:
                 self._schedule.done()
+            del runs  # what it holds of a model would stay in memory until the next one comes
+
+    def _begin(self, run: Run) -> bool:
+        """Mark a run as begun; False: it was too late, or nobody waits for it, and it has been answered."""
+        now = time.monotonic()
+        if run.cancelled:
+            self._finish(run, frames.CANCELLED, message="cancelled before it began")
+            return False
+        if now > run.deadline:
+            self._finish(run, frames.EXPIRED, message="the deadline was over before the run began")
+            return False
+        run.started = now
+        run.running = True
+        run.form.slot.begin()
+        return True
 
     def _run(self, run: Run) -> None:
-        infer, model, memory = run.infer, run.model.model, run.slot.tensors
-        started = time.monotonic()
-        if run.cancelled:
-            return self._finish(run, frames.CANCELLED, message="cancelled before it began")
-        if started > infer.deadline:
-            return self._finish(run, frames.EXPIRED, message="the deadline was over before the run began")
-        run.started = started
-        run.running = True
+        if self._begin(run):
+            self._run_begun(run, run.started)
+
+    def _run_begun(self, run: Run, started: float) -> None:
+        form: Form = run.form
+        outputs: Optional[List[Tensor]] = None
         try:
-            read = read_tensor if run.regions is None else run.regions.read
-            inputs = {model.inputs[place.index].name: read(memory, place) for place in infer.inputs}
-            run.slot.begin()
-            outputs: List[Tensor] = model.run(inputs, [model.outputs[index].name for index in run.wanted], run)
+            if form.bound is None or not form.bound.run(run):
+                outputs = self._run_unbound(run)
         except BackendError as failed:
             self._ended(run)
             status = next((status for kind, status in _STATUS if isinstance(failed, kind)), frames.RUNTIME_ERROR)
@@ -229,19 +270,97 @@ class Service:
         self._ended(run)
         if run.cancelled:
             return self._finish(run, frames.CANCELLED, message="cancelled while it ran")
-        needed = room_needed(outputs) if run.regions is None else run.regions.room_needed(run.wanted, outputs)
-        if infer.out_offset + needed > len(memory):
-            return self._ask_for_room(run, outputs, needed)
-        self._answer(run, memory, infer.out_offset, outputs)
-        run.model.took(run.input_bytes, run.finished - started)  # only now: the answer is on its way
+        if outputs is None:
+            self._answer(run)
+        elif not self._answer_with(run, outputs):
+            return None
+        assert form.model is not None
+        form.model.took(form.input_bytes, run.finished - started)  # only now: the answer is on its way
         return None
 
-    def _answer(self, run: Run, memory: memoryview, offset: int, outputs: List[Tensor]) -> None:
-        """Hand the outputs over, in the slot or where else they are wanted."""
+    def _run_together(self, runs: List[Run]) -> None:
+        """One run of the model for several; one by one if that fails, so that none is failed by another."""
+        runs = [run for run in runs if self._begin(run)]
+        if not runs:
+            return
+        model: LoadedModel = runs[0].form.model
+        started, batch = time.monotonic(), Shared(runs)
+        for run in runs:
+            run.shared, run.batch = len(runs), batch
+        if len(runs) == 1 or not self._ran_together(runs, model.model, batch):
+            for run in runs:
+                run.batch = None
+                if run.cancelled:
+                    self._ended(run)
+                    self._finish(run, frames.CANCELLED, message="cancelled while it ran")
+                else:
+                    run.shared = 1
+                    self._run_begun(run, time.monotonic())
+            return
+        model.took(sum(run.form.input_bytes for run in runs), runs[0].finished - started)
+
+    def _ran_together(self, runs: List[Run], model: Model, batch: Shared) -> bool:
+        """Whether that went well; then they have been answered."""
+        try:
+            joined = model.run(join([run.form.inputs for run in runs]), runs[0].form.names, batch)
+            shares = split(joined, [run.form.rows for run in runs])
+        except RunCancelled:
+            return False
+        except Exception as failed:  # noqa: BLE001 - whose fault it was shows when each goes alone
+            print(f"{len(runs)} runs together failed: {failed}", file=sys.stderr, flush=True)
+            return False
+        if shares is None:
+            return False
+        finished = time.monotonic()
+        for run, outputs in zip(runs, shares):
+            run.done()
+            run.finished = finished
+            if run.cancelled:
+                self._finish(run, frames.CANCELLED, message="cancelled while it ran")
+            else:
+                self._answer_with(run, outputs)
+        return True
+
+    def _run_unbound(self, run: Run) -> List[Tensor]:
+        """Raises BackendError, and FrameError where the frame's tensors make no sense."""
+        form: Form = run.form
+        form.bound = None
+        if form.trouble:
+            raise FrameError(form.trouble)
+        assert form.model is not None
+        inputs = form.inputs if run.regions is None else form.read(run.regions.read)
+        return form.model.model.run(inputs, form.names, run)
+
+    def _answer(self, run: Run) -> None:
+        """The outputs are in their places, as those of the run before were."""
+        form: Form = run.form
+        assert form.places is not None
+        count, places = len(form.places), form.replies
+        self._last(run, frames.pack_done(run.number, run.received, run.started, run.finished, 0, count, places))
+
+    def _answer_with(self, run: Run, outputs: List[Tensor]) -> bool:
+        """Copy the outputs to where they belong, if there is room; else ask for it and say False."""
+        form: Form = run.form
+        memory, needed = form.slot.tensors, _room_for(run, outputs)
+        if form.out_offset + needed > len(memory):
+            self._ask_for_room(run, outputs, needed)
+            return False
+        places = self._hand_over(run, memory, form.out_offset, outputs)
+        if places is not None:
+            if run.regions is None:
+                form.ran(places)
+            self._last(run, _done(run, places))
+        return True
+
+    def _hand_over(
+        self, run: Run, memory: memoryview, offset: int, outputs: List[Tensor]
+    ) -> Optional[Sequence[TensorPlace]]:
+        """Where in the slot the outputs lie now; None: they were wanted elsewhere, and the run has been answered."""
+        form: Form = run.form
         if run.regions is None or not run.regions.takes_outputs:
-            self._finish(run, frames.OK, write_tensors(memory, offset, run.wanted, outputs))
-        else:
-            self._finish(run, *run.regions.deliver(memory, offset, run.wanted, outputs))
+            return write_tensors(memory, offset, form.wanted, outputs)
+        self._finish(run, *run.regions.deliver(memory, offset, form.wanted, outputs))
+        return None
 
     def _ask_for_room(self, run: Run, outputs: List[Tensor], needed: int) -> None:
         """Keep the outputs and say so in one step: the answer to a cancellation must not overtake it."""
@@ -261,11 +380,12 @@ class Service:
         if run is None or run.outputs is None:
             raise FrameError(f"run {request_id} has no outputs to fetch")
         memory = self._slots.memory(slot).tensors
-        needed = room_needed(run.outputs) if run.regions is None else run.regions.room_needed(run.wanted, run.outputs)
-        if offset + needed > len(memory):
+        if offset + _room_for(run, run.outputs) > len(memory):
             raise FrameError(f"slot {slot} is too small for the outputs of run {request_id}")
         outputs, run.outputs = run.outputs, None
-        self._answer(run, memory, offset, outputs)
+        places = self._hand_over(run, memory, offset, outputs)
+        if places is not None:
+            self._last(run, _done(run, places))
 
     def _expire(self, request_id: int) -> None:
         """Answer for a run that waits. One that has begun goes on, one that is unknown has been answered."""
@@ -280,7 +400,7 @@ class Service:
         had_run = run.cancel()
         if had_run or self._schedule.remove(request_id) is not None:
             self._finish(run, frames.CANCELLED, message="cancelled")
-        elif run.running and self._backend.kind in ("cpu", "simulated"):
+        elif run.running and (run.batch is None or run.batch.cancelled) and self._backend.kind in ("cpu", "simulated"):
             timer = threading.Timer(ZOMBIE_SECONDS, self._replace, (run,))
             timer.daemon = True
             timer.start()
@@ -300,14 +420,21 @@ class Service:
 
     def _finish(self, run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: str = "") -> None:
         """The last answer of a run. It says when the run began and ended, if it did, whatever came of it."""
-        self._runs.pop(run.infer.request_id, None)
+        self._last(run, _reply(run, status, outputs, message))
+
+    def _last(self, run: Run, reply: bytes) -> None:
+        form: Form = run.form
+        self._runs.pop(run.number, None)
         self._answered += 1
+        form.busy = False  # before the reply: the next run of this form may be here at once
         if run.cancelled and self._spares:
             self._schedule.wake()
-        self._send(_reply(run, status, outputs, message))
-        run.regions = None  # the thread that ran it keeps the run until its next one
-        if run.model.leave():
-            self._closed(run.model)
+        self._send(reply)
+        run.regions = None  # the thread that ran it may keep the run for a while
+        model = form.model
+        assert model is not None
+        if model.leave():
+            self._closed(model)
 
     # -- models ------------------------------------------------------------------------------------------------
 
@@ -324,7 +451,7 @@ class Service:
     def _load(self, order: Any) -> None:
         before, began = resident_bytes(), time.monotonic()
         try:
-            model = LoadedModel(order.model, load(self._backend, order))
+            model = LoadedModel(order.model, load(self._backend, order), limits_of(order))
         except LoadError as refused:
             failed = worker_pb2.LoadFailed(model=order.model, reason=refused.reason, message=str(refused))
             return self._control(worker_pb2.ToGateway(load_failed=failed))
@@ -343,6 +470,7 @@ class Service:
         return self._control(worker_pb2.ToGateway(loaded=loaded))
 
     def _closed(self, model: LoadedModel) -> None:
+        self._forms.forget_model(model.handle)
         gc.collect()
         self._control(worker_pb2.ToGateway(unloaded=worker_pb2.Unloaded(model=model.handle)))
 
@@ -422,8 +550,19 @@ def _descriptors(ancillary: Sequence[Tuple[int, int, bytes]]) -> List[int]:
 
 def _reply(run: Run, status: int, outputs: Sequence[TensorPlace] = (), message: str = "", needed: int = 0) -> bytes:
     return frames.pack_reply(
-        Reply(run.infer.request_id, status, run.received, run.started, run.finished, needed, tuple(outputs), message)
+        Reply(run.number, status, run.received, run.started, run.finished, needed, tuple(outputs), message)
     )
+
+
+def _room_for(run: Run, outputs: Sequence[Tensor]) -> int:
+    """Bytes that the outputs take in a slot."""
+    return room_needed(outputs) if run.regions is None else run.regions.room_needed(run.form.wanted, outputs)
+
+
+def _done(run: Run, places: Sequence[TensorPlace]) -> bytes:
+    shared = run.shared if run.shared > 1 else 0
+    packed = frames.pack_places(places)
+    return frames.pack_done(run.number, run.received, run.started, run.finished, shared, len(places), packed)
 
 
 def _spec(spec: Any) -> Any:

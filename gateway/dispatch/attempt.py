@@ -64,7 +64,13 @@ class Attempt:
         felt = now - self.record.started - wait
         if reply.status in (frames.OK, frames.OUTRUN):
             worker.answered = True
-            target.measured(self.nbytes, felt, reply.finished - reply.started, wait, now)
+            shared = reply.shared
+            if shared != 1 or target.shared != 1.0:
+                target.ran_with(shared)
+                worker.ran_with(shared)
+            # A run for many says nothing of how fast the chip is for one.
+            service = reply.finished - reply.started if shared == 1 else None
+            target.measured(self.nbytes, felt, service, wait, now)
             if target.breaker.answered(now, self.probe):
                 worker.tell("target-returned", "it has answered again", target.order)
         elif reply.status == frames.DEVICE_FAULT or (reply.status == frames.RUNTIME_ERROR and self.probe):
@@ -110,6 +116,7 @@ class Attempt:
             self.end(now, str(failed), failed.reason)
             raise
         self.over = True
+        record.shared = reply.shared
         record.ended = now
         record.error = record.reason = ""
         if form.room > self.target.output_bytes:

@@ -154,6 +154,7 @@ class Link:
         expire_at: float | None,
         priority: int,
         hang_limit: float,
+        budget_end: float = 0.0,
         placement: Placement | None = None,
     ) -> Pending:
         """Copy the inputs into a slot (the one copy on their way) and ask for the run.
@@ -168,6 +169,7 @@ class Link:
             priority: 1 to 9.
             hang_limit: seconds. When the worker has come to an end with nothing for so long, although it has this run,
                 or has not answered this run so long after it was cancelled, it is hung: the link is closed.
+            budget_end: monotonic seconds; the worker lets it wait for others, or go with them, within that; 0: no end.
             placement: where tensors of it lie in regions; inputs that do are not copied.
 
         Raises:
@@ -186,7 +188,15 @@ class Link:
                 view[start:end] = tensor.data
         number = self._numbers = self._numbers + 1
         frame = frames.pack_run(
-            number, model, slot.number, plan.out_offset, start_by, priority, plan.counts, plan.tensors
+            number,
+            model,
+            slot.number,
+            plan.out_offset,
+            start_by,
+            priority,
+            plan.counts,
+            plan.tensors,
+            budget_end,
         )
         if placement is None:
             self._send(frame)

@@ -16,7 +16,7 @@ from gateway.device.thermal import Heat
 from gateway.dispatch.link import Link
 from gateway.errors import WorkerLost
 from gateway.request import Signature, TensorSpec
-from gateway.target import LoadOrder, Target
+from gateway.target import SHARED_LEARNS, LoadOrder, Target
 
 HANG_SECONDS = {"cpu": 30.0}
 """By backend: least time without an answer that makes a run hung. Runs on the CPU can be ended, and may be long."""
@@ -88,6 +88,8 @@ class Worker:
         self._lost = ""
         self.posted: Callable[[str, Reading], None] = lambda name, reading: None
         """Takes what the process says of its device's heat: some chips tell only the process that holds them."""
+        self._shared = 1.0
+        """Requests that share one run, of late."""
         self._backlog = 0.0
         self._backlog_at = 0.0
         self._emit = emit
@@ -118,6 +120,10 @@ class Worker:
         self.in_flight -= 1
         self._ahead[priority] = max(0.0, self._ahead[priority] - expected) if self.in_flight else 0.0
 
+    def ran_with(self, requests: int) -> None:
+        """A run has answered so many requests together; each says so."""
+        self._shared += SHARED_LEARNS * (requests - self._shared)
+
     def expected_wait(self, priority: int, now: float) -> float:
         """Seconds until a run of this priority that came now would begin.
 
@@ -132,9 +138,9 @@ class Worker:
         if self.in_flight < self.instances or self.link is None:
             return backlog
         everything = sum(self._ahead)
-        mean = everything / self.in_flight
+        mean = everything / self.in_flight * self._shared  # what a run takes, of which each request counts its part
         # min() of rising terms, not a sum of differences: rounding must not let a higher priority wait longer.
-        before = min(everything, sum(self._ahead[: priority + 1]) + mean * self.instances)
+        before = max(mean, min(everything, sum(self._ahead[: priority + 1]) + mean * self.instances))
         age = self.link.oldest_age(now)
         if age <= mean:
             wait = max(0.0, before / self.instances - age)
@@ -243,6 +249,8 @@ class Worker:
                 model=handle, name=order.name, version=order.version, path=order.path, sha256=order.sha256
             )
             load.warmup_runs = WARMUP_RUNS
+            if order.batch_size > 1:
+                load.batching.max_size, load.batching.max_delay_seconds = order.batch_size, order.batch_delay
             self._loading.add(handle)
             if self.link.loading_since is None:
                 self.link.loading_since = time.monotonic()

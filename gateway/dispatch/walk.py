@@ -198,7 +198,8 @@ class _Walk:
         """Raises WorkerLost: the target's process is gone."""
         worker, plan, priority = target.worker, self.plan, self.request.priority
         assert isinstance(worker, Worker)
-        expected, p95, p99 = target.estimates.summary(plan.nbytes) or _UNKNOWN
+        half, p95, p99 = target.estimates.summary(plan.nbytes) or _UNKNOWN
+        expected = half / target.shared  # its part of the worker's time, where it shares a run with others
         wait = target.wait(priority, now)
         start_by = self._start_by(wait)
         record = AttemptRecord(worker.name, worker.backend, worker.kind, now, worker_pid=worker.pid)
@@ -213,7 +214,8 @@ class _Walk:
                 start_by=start_by,
                 expire_at=expire_at,
                 priority=priority,
-                hang_limit=max(HANG_FACTOR * p99, worker.hang_seconds),
+                hang_limit=max(HANG_FACTOR * p99, worker.hang_seconds) + target.batch_delay,
+                budget_end=self.budget.deadline if expire_at is None else expire_at,
                 placement=self.placement,
             )
         except EdgewayError as failed:

@@ -192,7 +192,8 @@ class Catalog:
         plan = revision.plan
         targets = await self._targets(plan, artifact.suffix)
         revision.targets = targets
-        order = LoadOrder(plan.name, plan.version, str(artifact.path), artifact.sha256)
+        batching = plan.batch_size, plan.batch_delay
+        order = LoadOrder(plan.name, plan.version, str(artifact.path), artifact.sha256, *batching)
         loading = {
             self._workers.load(target, order): target
             for target in targets

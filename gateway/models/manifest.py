@@ -140,10 +140,10 @@ class Golden(Section, frozen=True):
 
 
 class Batching(Section, frozen=True):
-    """Joining of requests into one run."""
+    """Joining of requests into one run, along axis 0: up to ``maxSize`` rows, after waiting up to ``maxDelayMs``."""
 
-    max_size: Count
-    max_delay_ms: Annotated[float, Meta(ge=0)] = 0.0
+    max_size: Annotated[int, Meta(ge=1, le=1024)]
+    max_delay_ms: Annotated[float, Meta(ge=0, le=1000)] = 0.0
 
 
 class Spec(Section, frozen=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.errors import Conflict, NotFound
 from gateway.models.catalog import Catalog
-from gateway.models.manifest import ModelDeployment
+from gateway.models.manifest import Batching, ModelDeployment
 from gateway.models.manifest_files import content_hash, load_manifests
 from gateway.models.repository import INTERVAL, KEPT_VERSIONS, Found, follow, scan
 from gateway.models.revision import Plan
@@ -23,13 +23,13 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
     """The plan of an accepted manifest; ``sequence`` orders manifests by acceptance."""
     spec = manifest.spec
     targets = manifest.target_order()
-    budget = spec.latency.budget_ms
+    budget, batching = spec.latency.budget_ms, spec.batching or Batching(max_size=1)
     return Plan(
         name=manifest.name,
         version=manifest.version,
         order=(1, sequence),
         content=content_hash(manifest),
-        file=f"{manifest.sha256} {' '.join(targets)}",
+        file=f"{manifest.sha256} {' '.join(targets)} {batching.max_size} {batching.max_delay_ms:g}",
         fetch=lambda: store.fetch(spec.model.uri, manifest.sha256),
         local=spec.model.uri.startswith("file:"),
         targets=targets,
@@ -38,6 +38,8 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
         reject_infeasible=spec.latency.when_infeasible == "reject",
         degrade=spec.latency.degrade,
         checksum=spec.model.checksum,
+        batch_size=batching.max_size,
+        batch_delay=batching.max_delay_ms / 1e3,
         min_memory=(spec.hardware.min_memory_mb or 0) << 20,
     )
 

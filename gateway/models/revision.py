@@ -35,6 +35,9 @@ class Plan:
     reject_infeasible: bool = False
     degrade: str = "allow"
     checksum: str = ""
+    batch_size: int = 1
+    batch_delay: float = 0.0
+    """Seconds."""
     min_memory: int = 0
     """Bytes that must be available before it is loaded; 0: it does not say."""
 

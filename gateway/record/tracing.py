@@ -97,6 +97,8 @@ class Tracing:
                     SpanKind.INTERNAL,
                 )
                 run.set_attributes({"edgeway.model": outcome.model, "edgeway.version": outcome.version})
+                if attempt.shared > 1:
+                    run.set_attribute("edgeway.shared", attempt.shared)
                 run.end(_ns(attempt.run_ended + offset))
             span.end(_ns(attempt.ended + offset))
         server.end(_ns(outcome.finished + offset))

@@ -69,7 +69,9 @@ _SLOT = struct.Struct("<BxxxIQ")
 _DROP = struct.Struct("<BxxxI")
 _CANCEL = struct.Struct("<BxxxxxxxQ")
 _FETCH = struct.Struct("<BxxxIQQ")
-_INFER = struct.Struct("<BBHHxxIIQQdQ")
+_INFER = struct.Struct("<BBHHxxIIQQdd")
+_RUN = struct.Struct("<xBxxxxxxxxxxxxxxQQdd")
+"""Of ``_INFER`` what differs from request to request of one form,."""
 _REPLY = struct.Struct("<BBHxxxxQdddQ")
 _TENSOR = struct.Struct("<HBBxxxxQQ")
 _REGION = struct.Struct("<BBxxIQ")
@@ -115,6 +117,8 @@ class Infer(NamedTuple):
     inputs: Sequence[TensorPlace]
     outputs: Sequence[int]
     """Positions of the wanted outputs; empty means all."""
+    budget_end: float = 0.0
+    """Monotonic seconds at which the request's budget is over: no batch may cost it that; 0: nobody said."""
 
 
 class Reply(NamedTuple):
@@ -128,10 +132,15 @@ class Reply(NamedTuple):
     """When the run began; 0 if it never did."""
     finished: float
     needed: int
-    """Bytes that the outputs need, with NEEDS_SLOT."""
+    """With NEEDS_SLOT: bytes that the outputs need. With OK: see ``shared``."""
     outputs: tuple[TensorPlace, ...]
     message: str
     """Why, for every status that is not OK."""
+
+    @property
+    def shared(self) -> int:
+        """Requests that were answered by this one run of the model, which took from ``started`` to ``finished``."""
+        return max(1, self.needed) if self.status == OK else 1
 
 
 class RegionPlace(NamedTuple):
@@ -274,9 +283,8 @@ def pack_infer(infer: Infer) -> bytes:
     """
     tensors = pack_tensors(infer.inputs, infer.outputs)
     counts = len(infer.inputs), len(infer.outputs)
-    return pack_run(
-        infer.request_id, infer.model, infer.slot, infer.out_offset, infer.deadline, infer.priority, counts, tensors
-    )
+    head = infer.request_id, infer.model, infer.slot, infer.out_offset, infer.deadline, infer.priority
+    return pack_run(*head, counts, tensors, infer.budget_end)
 
 
 def pack_tensors(inputs: Sequence[TensorPlace], outputs: Sequence[int]) -> bytes:
@@ -303,10 +311,14 @@ def pack_run(
     priority: int,
     counts: tuple[int, int],
     tensors: bytes,
+    budget_end: float = 0.0,
 ) -> bytes:
     """The frame of one run, see ``Infer``; ``tensors`` as ``pack_tensors`` made it, of so many inputs and outputs."""
     n_inputs, n_outputs = counts
-    return _INFER.pack(INFER, priority, n_inputs, n_outputs, model, slot, request_id, out_offset, deadline, 0) + tensors
+    return (
+        _INFER.pack(INFER, priority, n_inputs, n_outputs, model, slot, request_id, out_offset, deadline, budget_end)
+        + tensors
+    )
 
 
 def unpack_infer(frame: bytes) -> Infer:
@@ -315,14 +327,54 @@ def unpack_infer(frame: bytes) -> Infer:
     Raises:
         FrameError: cut off, too long, or counts beyond the limits.
     """
-    _, priority, n_inputs, n_outputs, model, slot, request_id, out_offset, deadline, _ = _unpack(
+    _, priority, n_inputs, n_outputs, model, slot, request_id, out_offset, deadline, budget_end = _unpack(
         _INFER, frame, exact=False
     )
     inputs, at = _unpack_tensors(frame, _INFER.size, n_inputs)
     if len(frame) != at + 2 * n_outputs:
         raise FrameError(f"infer frame of {len(frame)} bytes, expected {at + 2 * n_outputs}")
     outputs = struct.unpack_from(f"<{n_outputs}H", frame, at) if n_outputs else ()
-    return Infer(request_id, model, slot, out_offset, deadline, priority, inputs, outputs)
+    return Infer(request_id, model, slot, out_offset, deadline, priority, inputs, outputs, budget_end)
+
+
+class RunHead(NamedTuple):
+    """What differs between the runs of one form, see ``Infer``."""
+
+    request_id: int
+    priority: int
+    deadline: float
+    budget_end: float
+    """Monotonic seconds at which the request's budget is over; 0: nobody said."""
+    form: bytes
+    """The rest of the frame, byte by byte: model, slot, and where the tensors lie. Two runs of equal form differ in
+    nothing but the contents of their tensors, and what was worked out for one is right for the other."""
+
+
+def unpack_run(frame: bytes) -> RunHead:
+    """The quick way to read an ``INFER`` frame whose form is known; ``unpack_infer`` checks it and reads all of it.
+
+    Raises:
+        FrameError: too short.
+    """
+    try:
+        priority, request_id, _, deadline, budget_end = _RUN.unpack_from(frame)
+    except struct.error as cut:
+        raise FrameError(f"infer frame of {len(frame)} bytes") from cut
+    return RunHead(request_id, priority, deadline, budget_end, frame[2:16] + frame[24:32] + frame[_INFER.size :])
+
+
+def pack_places(places: Sequence[TensorPlace]) -> bytes:
+    """The part of a reply that says where the outputs lie: the same for all runs of one form."""
+    return b"".join(map(_pack_tensor, places))
+
+
+def pack_done(
+    request_id: int, received: float, started: float, finished: float, shared: int, count: int, places: bytes
+) -> bytes:
+    """The reply to a run that went well, see ``Reply``: ``count`` outputs that lie at ``places``, and how many requests
+    ``shared`` the run.
+    """
+    return _REPLY.pack(REPLY, OK, count, request_id, received, started, finished, shared) + places
 
 
 def pack_reply(reply: Reply) -> bytes:

@@ -83,6 +83,41 @@ def test_it_computes_what_the_model_says(backend):
     assert got.tolist() == [2.5, -5.0]
 
 
+def test_a_bound_model_reads_and_writes_in_place(backend):
+    model = backend.load(scaled(2.5).SerializeToString(), "m")
+    inputs, outputs = np.array([1, -2], np.float32), np.zeros(2, np.float32)
+    bound = model.bind({"x": tensor(inputs, "FP32")}, {"y": tensor(outputs, "FP32")})
+    if bound is None:
+        pytest.skip("this backend does not bind")
+    assert bound.run(NeverCancelled())
+    assert outputs.tolist() == [2.5, -5.0]
+    inputs[:] = [4, 0]
+    assert bound.run(NeverCancelled())
+    assert outputs.tolist() == [10, 0]
+
+
+def test_a_bound_run_that_was_ended_leaves_the_next_one_whole(backend):
+    model = backend.load(slow_for(0.2).SerializeToString(), "m")
+    inputs, outputs = np.ones(1, np.float32), np.zeros(1, np.float32)
+    bound = model.bind({"x": tensor(inputs, "FP32")}, {"y": tensor(outputs, "FP32")})
+    if bound is None:
+        pytest.skip("this backend does not bind")
+    cancellation = Run(1, 5, 0.0, 0.0)
+    cancellation.cancel()
+    with pytest.raises(RunCancelled):
+        bound.run(cancellation)
+    assert bound.run(NeverCancelled())
+    assert outputs.tolist() == [1.0]
+
+
+def test_outputs_whose_shape_the_inputs_values_decide_are_never_bound(backend):
+    nodes = [helper.make_node("NonZero", ["x"], ["y"])]
+    inputs = [value("x", TensorProto.FLOAT, ["n"])]
+    model = backend.load(model_of(nodes, inputs, [value("y", TensorProto.INT64, [1, "k"])]).SerializeToString(), "m")
+    found = tensor(np.zeros((1, 2), np.int64), "INT64")
+    assert model.bind({"x": tensor(np.ones(2, np.float32), "FP32")}, {"y": found}) is None
+
+
 @pytest.mark.parametrize("content", [b"", b"not a model", scaled(1.0).SerializeToString()[:-20]])
 def test_a_file_that_is_no_model_is_rejected_with_a_reason(backend, content):
     with pytest.raises(ModelRejected) as refused:
@@ -108,9 +143,7 @@ def test_a_run_that_nobody_waits_for_is_ended(backend):
     if not backend.can_cancel:
         pytest.skip("this backend declares that it can't end a run")
     model = backend.load(slow_for(3.0).SerializeToString(), "m")
-    from edgeway.frames import Infer
-
-    cancellation = Run(Infer(1, 1, 1, 0, 0.0, 5, [], []), None, memoryview(b""), 0.0)
+    cancellation = Run(1, 5, 0.0, 0.0)
     timer = threading.Timer(0.2, cancellation.cancel)
     timer.start()
     began = time.monotonic()

@@ -68,12 +68,28 @@ def test_higher_priorities_that_keep_coming_make_a_lower_one_wait_longer():
     assert busy.expected_wait(5, 10.0) == pytest.approx(0.010, rel=0.01)
 
 
+def test_requests_that_share_runs_count_with_their_part_and_the_next_one_waits_for_a_whole_run():
+    """Runs of 8 ms that answer eight requests each."""
+    busy = worker()
+    for _ in range(500):
+        busy.ran_with(8)
+    busy.sent(5, 0.001, 0.0)
+    assert busy.expected_wait(5, 0.0) == pytest.approx(0.008, rel=0.01)
+    for _ in range(15):
+        busy.sent(5, 0.001, 0.0)
+    assert busy.expected_wait(5, 0.0) == pytest.approx(0.016, rel=0.01)
+    busy.link.age = 0.006
+    assert busy.expected_wait(5, 0.0) == pytest.approx(0.010, rel=0.01)
+
+
 flights = st.lists(st.tuples(st.integers(1, 9), st.floats(0.0001, 1.0)), max_size=20)
 
 
-@given(flights, st.integers(1, 4), st.floats(0, 2))
-def test_a_higher_priority_never_waits_longer_and_nobody_waits_for_less_than_nothing(sent, instances, age):
+@given(flights, st.integers(1, 4), st.floats(0, 2), st.lists(st.integers(1, 32), max_size=5))
+def test_a_higher_priority_never_waits_longer_and_nobody_waits_for_less_than_nothing(sent, instances, age, shared):
     busy = worker(instances, age)
+    for requests in shared:
+        busy.ran_with(requests)
     for priority, expected in sent:
         busy.sent(priority, expected, 0.0)
     waits = [busy.expected_wait(priority, 0.0) for priority in range(1, 10)]

@@ -108,3 +108,16 @@ def test_state_reason_and_since_tell_the_worst_that_is_known():
     fine.worker.state, fine.worker.reason = "lost", "killed by SIGKILL"
     assert fine.health(1.1) == ("lost", "killed by SIGKILL", 100.0)
     assert Target("coral", 0, None).health(1.0)[:2] == ("lost", "this device has no worker coral")
+
+
+def test_what_is_believed_of_shared_runs_follows_the_answers_and_such_runs_are_no_sign_of_heat():
+    sim = target()
+    for number in range(64):
+        sim.measured(64, 0.004, 0.003, 0.0, number * 0.01)
+    assert sim.service.ratio() == pytest.approx(1.0)
+    for number in range(64, 164):
+        sim.ran_with(8)
+        sim.measured(64, 0.020, None, 0.0, number * 0.01)
+    assert sim.shared == pytest.approx(8, rel=0.05)
+    assert sim.service.ratio() == pytest.approx(1.0)
+    assert sim.estimates.quantile(64, 0.95) == pytest.approx(0.020)

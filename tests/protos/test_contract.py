@@ -72,6 +72,28 @@ def test_a_reply_comes_out_of_its_frame_as_it_went_in(reply):
     assert (list(read.outputs), read.message) == (list(reply.outputs), reply.message)
 
 
+infers = st.builds(Infer, u64, u32, u32, u64, times, st.integers(0, 9), places, st.lists(u16, max_size=4), times)
+
+
+@given(infers, infers)
+def test_runs_have_one_form_when_they_differ_in_number_priority_and_time_alone(one, other):
+    head = frames.unpack_run(frames.pack_infer(one))
+    assert head[:3] == (one.request_id, one.priority, one.deadline)
+    assert head.budget_end == one.budget_end
+    like = other._replace(model=one.model, slot=one.slot, out_offset=one.out_offset, inputs=one.inputs)
+    like = like._replace(outputs=one.outputs)
+    assert frames.unpack_run(frames.pack_infer(like)).form == head.form
+    own = {"request_id": 0, "priority": 0, "deadline": 0.0, "budget_end": 0.0}
+    same = one._replace(**own) == other._replace(**own)
+    assert (frames.unpack_run(frames.pack_infer(other)).form == head.form) == same
+
+
+@given(u64, times, times, times, places)
+def test_the_quick_reply_is_the_reply(number, received, started, finished, where):
+    quick = frames.pack_done(number, received, started, finished, 0, len(where), frames.pack_places(where))
+    assert quick == frames.pack_reply(Reply(number, frames.OK, received, started, finished, 0, where, ""))
+
+
 @given(st.lists(st.builds(Reply, u64, st.integers(0, 8), times, times, times, u64, places, st.text(max_size=50))))
 def test_a_reader_that_remembers_reads_replies_as_one_that_does_not(replies):
     reader = frames.Replies()
@@ -101,6 +123,7 @@ def test_noise_is_no_reply(noise):
 def test_noise_is_no_frame_and_never_crashes(noise):
     for unpack in (
         frames.unpack_infer,
+        frames.unpack_run,
         frames.unpack_slot,
         frames.unpack_cancel,
         frames.unpack_fetch,

@@ -27,12 +27,13 @@ SHORT = {
     "bad_input": [],
     "shared_memory": ["--only", "safety", "--count", "200"],
     "model_files": [],
+    "batching": ["--rounds", "1", "--seconds", "1.5"],
     "copies": [],
     "faults": ["--calls", "100"],
 }
 
 
-TIMED = {"kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
+TIMED = {"batching", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
 """These judge milliseconds. A shared machine may stand still for 100 ms in the few seconds of a short form, which is no
 fault of what is shown; one that falls short twice in a row has something to say."""
 
@@ -48,6 +49,19 @@ def test_the_show_holds_in_its_short_form(name):
     if done.returncode and name in TIMED:
         done = shown(name)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_run_path_benchmark_compares_the_worker_to_the_runtime_alone():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.runpath", "--rounds", "1", "--calls", "100", "-o", "json"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert {name: row["cpuRatio"] > 0 for name, row in figures.items()} == dict.fromkeys(figures, True)
+    assert {"64B", "0.9MB"} <= set(figures)
 
 
 def test_the_benchmark_measures_what_it_can_in_its_short_form():

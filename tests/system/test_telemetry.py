@@ -93,6 +93,22 @@ def test_a_fallback_is_one_trace_with_the_skipped_target_and_both_attempts(folde
     assert [value.string_value for value in skipped] == ["sim: failed"]
 
 
+def test_a_run_that_several_requests_share_says_so_in_the_trace_of_each(folder, gateway_in, collector):
+    batching = "batching: {maxSize: 2, maxDelayMs: 1000}"
+    path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), batching, "cpu")
+    gateway = gateway_in({"telemetry": {"otlp": collector.address}, "budget": {"defaultMs": 20000}})
+    assert gateway.run("apply", "-f", path, "--wait").returncode == 0
+    with Client(gateway.unix) as client, futures.ThreadPoolExecutor(2) as callers:
+
+        def ask(number: int) -> float:
+            given = {"x": np.full(1, number, np.float32)}
+            return float(client.infer("m", given, budget_ms=20000, metadata=TRACEPARENT)["y"][0])
+
+        assert list(callers.map(ask, range(2))) == [0.0, 2.0]
+    gateway.stop()
+    assert [attributes(run)["edgeway.shared"] for _, run in collector.named("edgeway.run")] == [2, 2]
+
+
 def test_a_caller_that_does_not_sample_is_not_traced(folder, gateway_in, collector):
     put(folder / "models", "m", identity())
     telemetry = {"telemetry": {"otlp": collector.address, "sampleRatio": 1.0}}

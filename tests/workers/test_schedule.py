@@ -7,16 +7,13 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeway.frames import Infer
 from workers.schedule import Lane, Run, Schedule, Waiting
-from workers.slots import SlotMemory
 
 STARVATION = 2.0
-NOWHERE = SlotMemory(memoryview(b""), memoryview(b""))
 
 
 def run(number: int, priority: int = 5, deadline: float = 0.0, received: float = 0.0) -> Run:
-    return Run(Infer(number, 1, 1, 0, deadline, priority, [], []), None, NOWHERE, received)
+    return Run(number, priority, deadline, received)
 
 
 class Moment:
@@ -61,7 +58,7 @@ def test_the_best_run_goes_first_unless_one_starves_and_then_the_one_that_came_f
             queue.add(*waiting[-1])
             number += 1
         elif kind == "remove":
-            gone = [each for each in waiting if each[0].infer.request_id == what[0]]
+            gone = [each for each in waiting if each[0].number == what[0]]
             assert queue.remove(what[0]) is (gone[0][0] if gone else None)
             waiting = [each for each in waiting if each not in gone]
         else:
@@ -74,10 +71,10 @@ def test_the_best_run_goes_first_unless_one_starves_and_then_the_one_that_came_f
             if starving:
                 assert taken is starving[0]  # the list is in the order of arrival
             else:
-                before = [each for each in able if each.infer.priority < taken.infer.priority]
+                before = [each for each in able if each.priority < taken.priority]
                 assert before == []
-                peers = [each for each in able if each.infer.priority == taken.infer.priority]
-                assert taken.infer.deadline == min(each.infer.deadline for each in peers)
+                peers = [each for each in able if each.priority == taken.priority]
+                assert taken.deadline == min(each.deadline for each in peers)
             waiting = [each for each in waiting if each[0] is not taken]
         assert len(queue) == len(waiting)
 
@@ -94,7 +91,7 @@ def test_the_same_past_gives_the_same_order(given_steps):
                 number += 1
             elif kind == "take":
                 found = queue.take(now, what[0])
-                taken.append(None if found is None else found.infer.request_id)
+                taken.append(None if found is None else found.number)
         return taken
 
     assert played() == played()
@@ -120,7 +117,7 @@ def test_each_of_the_nine_priorities_is_a_level_of_its_own():
     schedule = schedule_at()
     for number, priority in enumerate((9, 3, 1, 2, 5)):
         schedule.put(run(number, priority, deadline=float(number)), short=True)
-    assert [schedule.take(short_only=False).infer.priority for _ in range(5)] == [1, 2, 3, 5, 9]
+    assert [schedule.take(short_only=False)[0].priority for _ in range(5)] == [1, 2, 3, 5, 9]
 
 
 def test_a_starving_run_overtakes_more_important_ones_that_came_later():
@@ -129,10 +126,10 @@ def test_a_starving_run_overtakes_more_important_ones_that_came_later():
     schedule.put(run(1, priority=9, received=0.0), short=False)
     schedule.put(run(2, priority=1, received=1.0), short=True)
     moment.now = 1.9
-    assert schedule.take(short_only=False).infer.request_id == 2
+    assert schedule.take(short_only=False)[0].number == 2
     schedule.put(run(3, priority=1, received=1.9), short=True)
     moment.now = 2.1
-    assert schedule.take(short_only=False).infer.request_id == 1
+    assert schedule.take(short_only=False)[0].number == 1
 
 
 def test_runs_that_left_are_forgotten_while_one_waits_for_long():
@@ -142,22 +139,22 @@ def test_runs_that_left_are_forgotten_while_one_waits_for_long():
         lane.add(run(number, priority=9, deadline=1.0))
         lane.remove(number)
     assert len(lane._heap) < 100
-    assert lane.first(before=0.0).infer.request_id == 0
+    assert lane.first(before=0.0).number == 0
 
 
 def test_the_reserved_instance_leaves_long_runs_to_the_others():
     schedule = schedule_at()
     schedule.put(run(1, deadline=1.0), short=False)
     schedule.put(run(2, deadline=2.0), short=True)
-    assert schedule.take(short_only=True).infer.request_id == 2
-    assert schedule.take(short_only=False).infer.request_id == 1
+    assert schedule.take(short_only=True)[0].number == 2
+    assert schedule.take(short_only=False)[0].number == 1
 
 
 def test_a_waiting_run_can_be_taken_out_once():
     schedule = schedule_at()
     for number in range(5):
         schedule.put(run(number), short=True)
-    assert schedule.remove(3).infer.request_id == 3
+    assert schedule.remove(3).number == 3
     assert schedule.remove(3) is None
     assert len(schedule) == 4
 
@@ -178,7 +175,7 @@ def test_a_run_is_claimed_only_when_nobody_runs_or_waits():
 def test_a_waiting_instance_gets_the_run_that_comes():
     schedule = schedule_at()
     got: list[int] = []
-    thread = threading.Thread(target=lambda: got.append(schedule.take(short_only=True).infer.request_id))
+    thread = threading.Thread(target=lambda: got.append(schedule.take(short_only=True)[0].number))
     thread.start()
     schedule.put(run(1), short=False)  # not for this one
     schedule.put(run(2), short=True)
@@ -217,7 +214,7 @@ def test_an_instance_that_leaves_passes_the_wake_up_on():
     leaving = threading.Event()
     got: list[int] = []
     stand_in = threading.Thread(target=lambda: schedule.take(False, leaving.is_set), daemon=True)
-    instance = threading.Thread(target=lambda: got.append(schedule.take(False).infer.request_id), daemon=True)
+    instance = threading.Thread(target=lambda: got.append(schedule.take(False)[0].number), daemon=True)
     stand_in.start()
     while not schedule._changed._waiters:
         threading.Event().wait(0.001)

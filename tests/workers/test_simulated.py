@@ -419,7 +419,7 @@ def test_a_crash_is_a_real_sigkill():
 
 def test_a_hang_hears_no_cancel_and_holds_up_no_other_thread():
     backend, loaded = model(faults=[{"afterRuns": 1, "hang": True, "seconds": 0.6}])
-    cancellation = Run(frames.Infer(1, 1, 1, 0, 0.0, 5, [], []), None, memoryview(b""), 0.0)
+    cancellation = Run(1, 5, 0.0, 0.0)
     ended = threading.Event()
 
     def hung() -> None:

@@ -38,20 +38,30 @@ class Hello(_message.Message):
     def __init__(self, backend: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., instances: _Optional[int] = ..., runtime: _Optional[str] = ..., device: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., can_cancel: bool = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("model", "name", "version", "path", "sha256", "warmup_runs")
+    __slots__ = ("model", "name", "version", "path", "sha256", "warmup_runs", "batching")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     WARMUP_RUNS_FIELD_NUMBER: _ClassVar[int]
+    BATCHING_FIELD_NUMBER: _ClassVar[int]
     model: int
     name: str
     version: str
     path: str
     sha256: str
     warmup_runs: int
-    def __init__(self, model: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., sha256: _Optional[str] = ..., warmup_runs: _Optional[int] = ...) -> None: ...
+    batching: Batching
+    def __init__(self, model: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., sha256: _Optional[str] = ..., warmup_runs: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ...) -> None: ...
+
+class Batching(_message.Message):
+    __slots__ = ("max_size", "max_delay_seconds")
+    MAX_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_DELAY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    max_size: int
+    max_delay_seconds: float
+    def __init__(self, max_size: _Optional[int] = ..., max_delay_seconds: _Optional[float] = ...) -> None: ...
 
 class Loaded(_message.Message):
     __slots__ = ("model", "platform", "inputs", "outputs", "memory_bytes", "load_seconds", "warmup_seconds")
