@@ -35,10 +35,14 @@ from benchmarks.harness import (
     value,
     wait_for,
 )
-from edgeway.tensors import BY_NAME
+from edgeway.datatypes import BY_NAME
+from edgeway.frames import TensorPlace, aligned, pack_tensors
+from edgeway.tensors import datatype_of
 from gateway.dispatch.disposable import Disposables, NoDisposable
 from gateway.dispatch.zygote import Zygote, ZygoteUnavailable
 from gateway.errors import RunError, Shed, TargetSlow, WorkerLost
+from gateway.plan import Plan
+from gateway.request import InputTensor
 from gateway.target import LoadOrder
 from workers.zygote import Zygote as ZygoteProcess
 
@@ -108,16 +112,27 @@ def deadly_to_load():
 
 
 def tensors(*arrays):
-    names = {"int32": "INT32", "float32": "FP32", "int64": "INT64"}
     return [
-        (index, BY_NAME[names[str(array.dtype)]].code, array.shape, memoryview(array.tobytes()))
+        InputTensor(str(index), datatype_of(array), array.shape, memoryview(array.tobytes()))
         for index, array in enumerate(arrays)
     ]
 
 
+def plan_for(inputs):
+    """Of all outputs of a model that takes these, in the same order."""
+    spans, places, offset = [], [], 0
+    for index, tensor in enumerate(inputs):
+        end = offset + tensor.data.nbytes
+        places.append(TensorPlace(index, BY_NAME[tensor.datatype].code, tensor.shape, offset, tensor.data.nbytes))
+        spans.append((offset, end))
+        offset = aligned(end)
+    counts = len(inputs), 0
+    return Plan(offset, tuple(spans), offset, (), 1024, False, counts, pack_tensors(places, ()))
+
+
 def ask(disposables, order, *arrays, seconds=LIMIT):
-    last = time.monotonic() + seconds
-    return disposables.run(order, tensors(*arrays), (), 1024, last, last, 5)
+    last, inputs = time.monotonic() + seconds, tensors(*arrays)
+    return disposables.run(order, plan_for(inputs), inputs, 1024, last, last, 5)
 
 
 async def answer(disposables, order, *arrays):
