@@ -288,6 +288,7 @@ def build_pipeline(
         time.monotonic,
         config.budget.default_ms / 1e3,
         journal,
+        asyncio.get_running_loop(),
     )
 
 

@@ -57,6 +57,8 @@ class Pipeline:
     clock: Callable[[], float]
     default_budget: float
     journal: Journal | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    """That of all requests; None: asyncio is asked each time, which costs a system call on Python 3.11."""
 
     async def handle(self, request: Request) -> Answer:
         """The answer, or an outcome whose code says why there is none. Only a cancelled caller raises."""
@@ -68,7 +70,7 @@ class Pipeline:
             route = self.table.find(request.model)
             budget = budget_of(request, route.budget, self.default_budget, route.reject_infeasible)
             outcome.deadline, outcome.budget = budget.deadline, budget.total
-            place = self.in_flight.enter(request.nbytes, request.priority, evictor(outcome))
+            place = self.in_flight.enter(request.nbytes, request.priority, evictor(outcome, self.loop))
             version = route.choose(request)
             version.enter()
             outcome.version = version.label
@@ -126,9 +128,9 @@ class Pipeline:
         return Answer((), outcome, _nothing)
 
 
-def evictor(outcome: Outcome) -> Callable[[], bool]:
+def evictor(outcome: Outcome, loop: asyncio.AbstractEventLoop | None) -> Callable[[], bool]:
     """What ends the request that the current task handles, unless a worker has begun it."""
-    task = asyncio.current_task()
+    task = asyncio.current_task(loop)
 
     def evict() -> bool:
         return task is not None and not outcome.begun and task.cancel()

@@ -1,10 +1,15 @@
-"""The nouns: what comes in (Request), what goes out (Answer), what happened (Outcome)."""
+"""The nouns: what comes in (Request), what goes out (Answer), what happened (Outcome).
+
+Those that are made of every request are structs of msgspec, which are made four times as fast as dataclasses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 from gateway.errors import Code
 from gateway.regions.region import Region, RegionSpan
@@ -80,8 +85,7 @@ class InputTensor(NamedTuple):
     data: memoryview | RegionSpan
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct, eq=False):
     """One ModelInfer, checked for form by the front, not yet against the model."""
 
     model: str
@@ -110,7 +114,7 @@ class Request:
     """``allow`` or ``never``; None: as the deployment says."""
     traceparent: str | None = None
     tracestate: str | None = None
-    into: Mapping[str, RegionSpan] = field(default_factory=dict)
+    into: Mapping[str, RegionSpan] = {}
     """Outputs that are to be written into regions."""
     regions: Sequence[Region] = ()
     """All that it uses; each was entered and is to be left."""
@@ -136,8 +140,7 @@ class Run(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class AttemptRecord:
+class AttemptRecord(Struct, eq=False):
     """One try on one target. Times are monotonic seconds; 0 where the stage was not reached."""
 
     target: str
@@ -159,8 +162,7 @@ class AttemptRecord:
     """Requests that its run of the model answered."""
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct, eq=False):
     """What happened to one request: filled on its way, recorded once."""
 
     model: str
@@ -179,10 +181,14 @@ class Outcome:
     """Monotonic seconds at which the budget ends; 0: refused before it had one."""
     budget: float = 0.0
     """Seconds it had in all."""
-    attempts: list[AttemptRecord] = field(default_factory=list)
+    attempts: list[AttemptRecord] = []
     served: AttemptRecord | None = None
     """The attempt that answered; not always the last one."""
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    queue_seconds: float = 0.0
+    """Received until the run that answered began."""
+    compute_seconds: float = 0.0
+    """The run that answered."""
+    skipped: Mapping[str, str] = {}
     """Better-ranked targets passed over, with the reason of each."""
     counts_against_model: bool = False
     min_budget: float | None = None
@@ -196,21 +202,18 @@ class Outcome:
         """Whether a worker has begun it."""
         return any(attempt.run is not None and attempt.run.begun for attempt in self.attempts)
 
-    @property
-    def queue_seconds(self) -> float:
-        """Received until the run that answered began."""
-        served = self.served
-        return max(0.0, served.run_started - self.received) if served else 0.0
-
-    @property
-    def compute_seconds(self) -> float:
-        """The run that answered."""
-        served = self.served
-        return max(0.0, served.run_ended - served.run_started) if served else 0.0
+    def serve(self, attempt: AttemptRecord) -> None:
+        """This attempt answered."""
+        self.served = attempt
+        self.target, self.accelerator, self.kind = attempt.target, attempt.accelerator, attempt.kind
+        queue, compute = attempt.run_started - self.received, attempt.run_ended - attempt.run_started
+        self.queue_seconds = queue if queue > 0.0 else 0.0
+        self.compute_seconds = compute if compute > 0.0 else 0.0
 
     @property
     def total_seconds(self) -> float:
-        return max(0.0, self.finished - self.received)
+        total = self.finished - self.received
+        return total if total > 0.0 else 0.0
 
     @property
     def budget_left(self) -> float:
@@ -222,8 +225,7 @@ class Outcome:
         return bool(self.deadline) and (self.finished > self.deadline or self.code is Code.DEADLINE_EXCEEDED)
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(Struct, eq=False):
     """The tensors of an answer, in a slot that must be given back with ``release()`` once they are copied out."""
 
     outputs: Sequence[OutputTensor]

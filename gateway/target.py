@@ -123,9 +123,10 @@ class Target:
         estimates = self.estimates
         known, wait = estimates.summary(nbytes), worker.expected_wait(priority, now)
         run, shut, unproven = None if known is None else known.p95, "", False
-        gate = self.breaker.gate(now)
-        if gate != "closed" and not (gate == "ramp" and self.breaker.admit(now)):
-            shut, unproven = self.breaker.reason or "slow", gate == "probe"
+        breaker = self.breaker
+        gate = breaker.gate(now) if breaker.reason or now < breaker.ramp_until else "closed"
+        if gate != "closed" and not (gate == "ramp" and breaker.admit(now)):
+            shut, unproven = breaker.reason or "slow", gate == "probe"
         elif worker.sheds != "nominal" and sheds(worker.sheds, priority):
             shut = "hot" if worker.state == "hot" or worker.sheds == "warm" else "slow"
         elif self.limit is not None and self.in_flight >= self.limit.limit:

@@ -27,7 +27,7 @@ MIRROR = Case("mirror", "FP32", (1 << 20,), "x", lambda: identity(shape=[1 << 20
 """4 MB in, the same 4 MB out: one input and one output of one size."""
 START_LIMIT = 30.0
 WARM_CALLS = 8
-CALLS = 24
+CALLS = 40
 
 
 @dataclass(frozen=True)

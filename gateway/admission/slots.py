@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from gateway.errors import EdgewayError, Shed
 
 CLASSES = ("high", "normal", "low")
@@ -30,11 +32,11 @@ def class_limits(max_requests: int, high: int, normal: int, low: int) -> ClassLi
     return ClassLimits(*(-(-max_requests * percent // 100) for percent in (high, normal, low)))
 
 
-@dataclass(slots=True, eq=False)
-class Place:
+class Place(Struct, eq=False):
     """One request's place. ``evict`` ends the request, unless a worker has begun it; whether it did."""
 
-    priority: int
+    which: int
+    """Its class: 0 high, 1 normal, 2 low."""
     nbytes: int
     evict: Callable[[], bool]
     ended: EdgewayError | None = None
@@ -75,7 +77,7 @@ class InFlight:
             )
         if self.requests >= self.max_requests and not self._turn_out(which):
             raise Shed(f"{self.requests} requests are in flight, the limit (limits.maxInFlight)")
-        place = Place(priority, nbytes, evict)
+        place = Place(which, nbytes, evict)
         self._places[which][place] = None
         self.counts[which] += 1
         self.requests += 1
@@ -84,11 +86,11 @@ class InFlight:
 
     def leave(self, place: Place) -> None:
         """Give a place back; one that was turned out has none any more."""
-        if place in self._places[class_of(place.priority)]:
+        if place in self._places[place.which]:
             self._free(place)
 
     def _free(self, place: Place) -> None:
-        which = class_of(place.priority)
+        which = place.which
         del self._places[which][place]
         self.counts[which] -= 1
         self.requests -= 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from edgeway import frames
 from edgeway.datatypes import BY_CODE, nbytes
@@ -16,8 +17,7 @@ from gateway.request import AttemptRecord, OutputTensor
 from gateway.target import AnswerForm, Target, Version
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
+class Attempt(Struct, eq=False):
     """One try on one target, under way or over."""
 
     target: Target

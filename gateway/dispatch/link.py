@@ -7,8 +7,9 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from time import monotonic
+
+from msgspec import Struct
 
 from edgeway import frames
 from edgeway.frames import FrameError, Replies, Reply, TensorPlace
@@ -29,8 +30,7 @@ _HANG_CHECK_SECONDS = 0.1
 """Between two looks at what is under way; none while nothing is."""
 
 
-@dataclass(slots=True, eq=False)
-class Pending:
+class Pending(Struct, eq=False):
     """One run under way. The slot is held until ``release``, or until the worker is done with a run that was abandoned.
 
     ``reply`` resolves once. When the run's time is up it resolves with None, and another future is put in its place for
@@ -44,6 +44,8 @@ class Pending:
     """When the run was sent."""
     hang_limit: float
     """Seconds without an answer after which the run is hung."""
+    placement: Placement | None = None
+    """Where tensors of it lie in regions."""
     on_end: Callable[[Reply | None], None] | None = None
     """Called once, with the worker's answer or, when the link ended before it, None: whether or not somebody waits, and
     before whoever waits for ``reply`` goes on.
@@ -60,8 +62,6 @@ class Pending:
     """The slot is this run's."""
     ran: bool = False
     """An answer said that the run had begun."""
-    placement: Placement | None = None
-    """Where tensors of it lie in regions."""
 
     @property
     def begun(self) -> bool:
@@ -184,8 +184,9 @@ class Link:
         slot.clear_mark()
         view = slot.view
         for (start, end), tensor in zip(plan.spans, inputs, strict=True):
-            if not isinstance(tensor.data, RegionSpan):
-                view[start:end] = tensor.data
+            data = tensor.data
+            if not isinstance(data, RegionSpan):
+                view[start:end] = data
         number = self._numbers = self._numbers + 1
         frame = frames.pack_run(
             number,
@@ -206,8 +207,7 @@ class Link:
             except OSError as failed:
                 self._slots.give(slot, monotonic())
                 raise Shed(f"no descriptor is left for shared memory: {failed.strerror}") from failed
-        pending = Pending(number, self._loop.create_future(), slot, monotonic(), hang_limit)
-        pending.placement = placement
+        pending = Pending(number, self._loop.create_future(), slot, monotonic(), hang_limit, placement)
         self._pending[number] = pending
         if expire_at is not None:
             self._expiry.watch(number, expire_at, len(self._pending))
@@ -325,8 +325,12 @@ class Link:
                 return self.close(f"the link broke: {os.strerror(broken.errno or 0)}")
             if count == 0:
                 return self.close("the worker closed its link")
+            frame = bytes(self._view[:count])
             try:
-                self._received(bytes(self._view[:count]))
+                if frame[0] == frames.REPLY:
+                    self._replied(self._replies.read(frame))
+                else:
+                    self._received(frame)
             except FrameError as malformed:
                 return self.close(f"the worker broke the protocol of the link: {malformed}")
             if self._closed or not self._pending:  # a read in vain costs as much as one that gets something
@@ -334,18 +338,14 @@ class Link:
         return None
 
     def _received(self, frame: bytes) -> None:
-        kind = frames.kind(frame)
-        if kind == frames.REPLY:
-            self._replied(self._replies.read(frame))
-        elif kind == frames.CONTROL:
-            message = worker_pb2.ToGateway()
-            try:
-                message.ParseFromString(frames.unpack_control(frame))
-            except Exception as malformed:  # protobuf's DecodeError has no stable import path across its versions
-                raise FrameError(f"control message: {malformed}") from malformed
-            self._on_control(message)
-        else:
-            raise FrameError(f"unexpected frame of kind {kind}")
+        if frame[0] != frames.CONTROL:
+            raise FrameError(f"unexpected frame of kind {frame[0]}")
+        message = worker_pb2.ToGateway()
+        try:
+            message.ParseFromString(frames.unpack_control(frame))
+        except Exception as malformed:  # protobuf's DecodeError has no stable import path across its versions
+            raise FrameError(f"control message: {malformed}") from malformed
+        self._on_control(message)
 
     def _replied(self, reply: Reply) -> None:
         pending = self._pending.get(reply.request_id)
@@ -356,8 +356,9 @@ class Link:
             pending.ran = True
         if reply.status == frames.NEEDS_SLOT:
             return self._fetch(pending, reply.needed)
+        usable = pending.slot.usable
         for place in reply.outputs:
-            if place.offset + place.nbytes > pending.slot.usable and not pending.delivers(place):
+            if place.offset + place.nbytes > usable and not pending.delivers(place):
                 raise FrameError(f"output {place.index} ends at {place.offset + place.nbytes} of {pending.slot}")
         del self._pending[reply.request_id]
         return self._end(pending, reply)

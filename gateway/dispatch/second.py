@@ -108,7 +108,7 @@ class SecondTry:
         outputs = outputs_of(ran.pending.slot.view, form)
         if asked.placement is not None:
             outputs = asked.placement.delivered(outputs, reply)
-        outcome.served, outcome.target, outcome.accelerator, outcome.kind = record, target.name, "cpu", "cpu"
+        outcome.serve(record)
         return Answer(outputs, outcome, ran.release)
 
     def poison(self, version: Version, request: Request) -> Poison:

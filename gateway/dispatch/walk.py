@@ -123,13 +123,18 @@ class _Walk:
             self._probe(targets[ranking.probe])
         for position, index in enumerate(ranking.order):
             target, now = targets[index], clock()
-            remaining = self._remaining(now)
+            remaining = self.budget.deadline - now
             if remaining <= 0:
-                break
-            if any(each.target is target for each in self.tries):
+                remaining = self._start_by(wait=self.budget.total) - now
+                if remaining <= 0:
+                    break
+            if self.tries and any(each.target is target for each in self.tries):
                 continue  # it has the request as a probe
             following = targets[ranking.order[position + 1]] if position + 1 < len(ranking.order) else None
-            limit = self._time_for(target, following, remaining, now)
+            limit = remaining
+            if following is not None and ranking.feasible:
+                # The soonest target of a hopeless request gets all: another would only be later.
+                limit = self._time_for(target, following, remaining, now)
             try:
                 newest = self._begin(target, now, now + limit, probe=False)
                 answer = await self._in_time(newest)
@@ -163,20 +168,14 @@ class _Walk:
         up: it had hardly any ``wait`` before it, another target has let it down, or the gateway itself has come to it
         only now. A machine that stands still for a moment would else turn a late answer into none.
         """
-        queued = not self.ranking.feasible or wait > HARDLY * self.budget.total
+        deadline, total, last = self.budget
+        queued = not self.ranking.feasible or wait > HARDLY * total
         if queued and not self.late and all(each.probe for each in self.tries):
-            return self.budget.deadline
-        return min(self.budget.last, self.budget.deadline + GRACE * self.budget.total)
+            return deadline
+        return min(last, deadline + GRACE * total)
 
-    def _remaining(self, now: float) -> float:
-        """Seconds that the next attempt may be planned with."""
-        left = self.budget.remaining(now)
-        return left if left > 0 else self._start_by(wait=self.budget.total) - now
-
-    def _time_for(self, target: Target, following: Target | None, remaining: float, now: float) -> float:
-        """Seconds of this attempt. The soonest target of a hopeless request gets all: another would only be later."""
-        if following is None or not self.ranking.feasible:
-            return remaining
+    def _time_for(self, target: Target, following: Target, remaining: float, now: float) -> float:
+        """Seconds of this attempt, so that the following one can still answer."""
         own = target.estimates.quantile(self.plan.nbytes, 0.95)
         run = following.estimates.quantile(self.plan.nbytes, 0.95)
         if run is not None and now - following.measured_at > STALE_AFTER:
@@ -390,9 +389,8 @@ class _Walk:
 
     def _taken(self, attempt: Attempt, reply: frames.Reply) -> Answer:
         """Raises EdgewayError: the worker says that the run failed."""
-        outputs, outcome, worker = attempt.answer(reply, self.version), self.outcome, attempt.worker
+        outputs = attempt.answer(reply, self.version)
         if self.placement is not None:
             outputs = self.placement.delivered(outputs, reply)
-        outcome.served = attempt.record
-        outcome.target, outcome.accelerator, outcome.kind = worker.name, worker.backend, worker.kind
-        return Answer(outputs, outcome, attempt.release)
+        self.outcome.serve(attempt.record)
+        return Answer(outputs, self.outcome, attempt.release)

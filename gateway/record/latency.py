@@ -39,10 +39,21 @@ class Histogram:
         """Sum of all that was added, seconds."""
 
     def add(self, seconds: float) -> None:
-        index = int(math.log(seconds / SHORTEST) * _SCALE) if seconds > SHORTEST else 0
-        self.counts[min(index, BUCKETS - 1)] += 1
+        self.add_to(bucket_of(seconds), seconds)
+
+    def add_to(self, bucket: int, seconds: float) -> None:
+        """Add where the bucket is known: two histograms of the same times need one logarithm."""
+        self.counts[bucket] += 1
         self.count += 1
         self.total += seconds
+
+
+def bucket_of(seconds: float) -> int:
+    """Position of the bucket that a time belongs to."""
+    if seconds <= SHORTEST:
+        return 0
+    index = int(math.log(seconds / SHORTEST) * _SCALE)
+    return index if index < BUCKETS else BUCKETS - 1
 
 
 def quantile(histograms: list[Histogram], q: float) -> float:
@@ -66,9 +77,10 @@ class RecentLatency:
         self._began = now
         self.count = 0
 
-    def add(self, seconds: float, now: float) -> None:
-        self._roll(now)
-        self._now.add(seconds)
+    def add_to(self, bucket: int, seconds: float, now: float) -> None:
+        if now - self._began >= WINDOW:
+            self._roll(now)
+        self._now.add_to(bucket, seconds)
         self.count += 1
 
     def read(self, now: float) -> Latency:

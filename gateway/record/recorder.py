@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import Code
-from gateway.record.latency import Histogram, Latency, RecentLatency
+from gateway.record.latency import Histogram, Latency, RecentLatency, bucket_of
 from gateway.request import Outcome, Statistics
 
 Trace = Callable[[Outcome], None]
@@ -73,19 +73,21 @@ class Recorder:
     def settle(self) -> None:
         """Count what waits; a reader sees all that was taken before it asked."""
         waiting, self._waiting = self._waiting, []
+        now, clock_time = self._clock(), time.time()
         for outcome in waiting:
-            self._record(outcome)
+            self._record(outcome, now, clock_time)
 
-    def _record(self, outcome: Outcome) -> None:
+    def _record(self, outcome: Outcome, now: float, clock_time: float) -> None:
         """Count one request; costs about 3 us."""
         # A name that nobody serves must not become a series: a hostile caller could invent millions.
         code, seconds = outcome.code, outcome.total_seconds
+        bucket = bucket_of(seconds)
         model = "" if code is Code.NOT_FOUND or not outcome.version else outcome.model
         key = (model, outcome.version, outcome.accelerator, code)
         histogram = self.durations.get(key)
         if histogram is None:
             histogram = self.durations[key] = Histogram()
-        histogram.add(seconds)
+        histogram.add_to(bucket, seconds)
         for attempt in outcome.attempts:
             self.attempts[attempt.target, attempt.reason] += 1
         if outcome.missed_budget:
@@ -95,7 +97,20 @@ class Recorder:
         if outcome.degraded and not code:
             self.fallbacks[model, outcome.reason] += 1
         if model:
-            self._count(self._of(model, outcome.version), outcome, seconds)
+            totals = self._versions.get((model, outcome.version))
+            if totals is None:
+                totals = self._versions[model, outcome.version] = _VersionTotals(RecentLatency(now))
+            if not code:
+                totals.success += 1
+                totals.success_seconds += seconds
+                totals.queue_seconds += outcome.queue_seconds
+                totals.compute_seconds += outcome.compute_seconds
+                totals.last = clock_time
+                totals.served[outcome.target] += 1
+                totals.recent.add_to(bucket, seconds, now)
+            elif code is not Code.CANCELLED:
+                totals.failed += 1
+                totals.failed_seconds += seconds
         if self._trace is not None:
             self._trace(outcome)
 
@@ -136,22 +151,3 @@ class Recorder:
             compute_ns=int(totals.compute_seconds * 1e9),
             last_inference_ms=int(totals.last * 1e3),
         )
-
-    def _of(self, model: str, version: str) -> _VersionTotals:
-        totals = self._versions.get((model, version))
-        if totals is None:
-            totals = self._versions[model, version] = _VersionTotals(RecentLatency(self._clock()))
-        return totals
-
-    def _count(self, totals: _VersionTotals, outcome: Outcome, seconds: float) -> None:
-        if not outcome.code:
-            totals.success += 1
-            totals.success_seconds += seconds
-            totals.queue_seconds += outcome.queue_seconds
-            totals.compute_seconds += outcome.compute_seconds
-            totals.last = time.time()
-            totals.served[outcome.target] += 1
-            totals.recent.add(seconds, self._clock())
-        elif outcome.code is not Code.CANCELLED:
-            totals.failed += 1
-            totals.failed_seconds += seconds

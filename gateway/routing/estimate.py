@@ -289,8 +289,9 @@ class Estimates:
     def summary(self, nbytes: int) -> Summary | None:
         """The usual quantiles for so many input bytes; None: nobody knows."""
         series = self._classes.get(nbytes.bit_length())
-        if series is not None and series.count:
-            return series.summary()
+        known = None if series is None else series.summary()
+        if known is not None:
+            return known
         half = self.quantile(nbytes, 0.5)
         if half is None:
             return None

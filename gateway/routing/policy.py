@@ -93,7 +93,8 @@ class PreferredInTime:
                 if probe is None and wait <= spendable:
                     probe = position
             keyed.append((late, bool(shut), expected if late else float(position), position))
-        keyed.sort()
+        if len(keyed) > 1:
+            keyed.sort()
         order = tuple([key[3] for key in keyed])  # a generator would take twice as long
         if order:
             skipped.pop(candidates[order[0]].name, None)

@@ -197,7 +197,7 @@ def test_an_answer_is_what_protobuf_would_have_written(shapes, total, left, requ
     outcome = Outcome("m", 10.0, version="2.3", target="orin", accelerator="tensorrt", kind="hardware")
     outcome.degraded, outcome.reason, outcome.finished = True, "hot", 10.0 + total
     outcome.deadline = outcome.finished + left if outcome.finished + left > 0 else 0.0
-    outcome.served = AttemptRecord("orin", "tensorrt", "hardware", 10.0, run_started=10.5, run_ended=10.75)
+    outcome.serve(AttemptRecord("orin", "tensorrt", "hardware", 10.0, run_started=10.5, run_ended=10.75))
     outcome.attempts.append(outcome.served)
     outcome.attempts.append(AttemptRecord("cpu", "cpu", "cpu", 10.6))
     outputs = [
