@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -13,6 +14,8 @@ from benchmarks.harness import identity, model_of, slow_for, value
 from edgeway.v1 import open_inference_pb2 as oip
 
 PACED_SECONDS = 0.005
+Layers = Sequence[tuple[int, int]]
+"""Channels and stride of each convolution."""
 _DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "UINT8": np.uint8}
 
 
@@ -56,6 +59,52 @@ def message(model: str, name: str, array: np.ndarray, datatype: str) -> bytes:
     request.inputs.add(name=name, datatype=datatype, shape=array.shape)
     request.raw_input_contents.append(array.tobytes())
     return request.SerializeToString()
+
+
+def network(side: int, layers: Layers) -> bytes:
+    """A model that takes an FP32 image [1, 3, side, side] and gives 1000 scores: 3 x 3 convolutions."""
+    nodes, weights = convolutions("image", 3, layers)
+    inputs = [value("image", TensorProto.FLOAT, [1, 3, side, side])]
+    return model_of(nodes, inputs, [value("scores", TensorProto.FLOAT, [1, 1000])], weights).SerializeToString()
+
+
+def camera() -> bytes:
+    """A model that takes a UINT8 frame [480, 640, 3], scales it down and gives 1000 scores."""
+    nodes = [
+        helper.make_node("Cast", ["frame"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["real", "flat"], ["plane"]),
+        helper.make_node("AveragePool", ["plane"], ["small"], kernel_shape=[4, 12], strides=[4, 12]),
+    ]
+    more, weights = convolutions("small", 1, [(16, 1), (24, 2), (24, 1)])
+    weights.append(numpy_helper.from_array(np.array([1, 1, 480, 1920], np.int64), "flat"))
+    inputs = [value("frame", TensorProto.UINT8, [480, 640, 3])]
+    outputs = [value("scores", TensorProto.FLOAT, [1, 1000])]
+    return model_of([*nodes, *more], inputs, outputs, weights).SerializeToString()
+
+
+def convolutions(source: str, channels: int, layers: Layers) -> tuple[list[Any], list[Any]]:
+    """Nodes and weights from ``source``, with so many channels, to ``scores``."""
+    random = np.random.default_rng(1)
+    nodes: list[Any] = []
+    weights: list[Any] = []
+
+    def weight(name: str, *shape: int) -> None:
+        values = random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        weights.append(numpy_helper.from_array(values.astype(np.float32), name))
+
+    for number, (wider, stride) in enumerate(layers):
+        weight(f"w{number}", wider, channels, 3, 3)
+        named = [source, f"w{number}"]
+        nodes.append(helper.make_node("Conv", named, [f"c{number}"], strides=[stride] * 2, pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
+        source, channels = f"r{number}", wider
+    weight("last", channels, 1000)
+    nodes += [
+        helper.make_node("GlobalAveragePool", [source], ["means"]),
+        helper.make_node("Flatten", ["means"], ["row"]),
+        helper.make_node("MatMul", ["row", "last"], ["scores"]),
+    ]
+    return nodes, weights
 
 
 def pooled(side: int) -> bytes:
@@ -107,9 +156,11 @@ def paced() -> bytes:
 
 
 SMALL = Case("small", "FP32", (16,), "x", lambda: identity(shape=[16]).SerializeToString())
-FRAME = Case("frame", "UINT8", (480, 640, 3), "frame", brightest)
-IMAGE = Case("image", "FP32", (1, 3, 224, 224), "image", lambda: pooled(224))
-LARGE = Case("large", "FP32", (1, 3, 640, 640), "image", lambda: pooled(640))
+FRAME = Case("frame", "UINT8", (480, 640, 3), "frame", camera)
+IMAGE = Case("image", "FP32", (1, 3, 224, 224), "image", lambda: network(224, [(16, 1), (32, 2), (64, 2), (64, 1)]))
+LARGE = Case("large", "FP32", (1, 3, 640, 640), "image", lambda: network(640, [(16, 4), (24, 2), (32, 1)]))
+BARE_FRAME = Case("bare-frame", "UINT8", (480, 640, 3), "frame", brightest)
+BARE_LARGE = Case("bare-large", "FP32", (1, 3, 640, 640), "image", lambda: pooled(640))
 PACED = Case("paced", "FP32", (1,), "x", paced)
 CORNER = Case("corner", "UINT8", (480, 640, 3), "frame", cornered)
-SERVED = (SMALL, FRAME, IMAGE, LARGE, PACED)
+SERVED = (SMALL, FRAME, IMAGE, LARGE, BARE_FRAME, BARE_LARGE, PACED)

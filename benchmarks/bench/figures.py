@@ -65,15 +65,19 @@ class Figure:
 
     @property
     def state(self) -> str:
-        """``ok``, ``SHORT``, ``absent`` or ``FAILED``."""
+        """``ok``, ``SHORT``, ``info`` (not judged), ``absent`` or ``FAILED``."""
         if self.missing:
             return "FAILED" if self.failed else "absent"
+        if self.row.bound is None:
+            return "info"
         return "ok" if self.row.holds(self.value) else "SHORT"
 
     def line(self) -> str:
         row = self.row
         unit = f" {row.unit}" if row.unit else ""
-        limit = f"at {'least' if row.at_least else 'most'} {row.bound:g}, aim {row.aim:g}{unit}"
+        limit = "not judged"
+        if row.bound is not None:
+            limit = f"at {'least' if row.at_least else 'most'} {row.bound:g}, aim {row.aim:g}{unit}"
         if self.missing:
             return f"{self.state:6} {row.name:12} {self.missing} ({limit}): {row.title}"
         spread = f"{self.low:.2f} to {self.high:.2f}"

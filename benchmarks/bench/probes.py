@@ -10,7 +10,7 @@ import grpc
 
 from benchmarks.bench import hop, others, tail
 from benchmarks.bench.alternate import Party, Spent, alternate
-from benchmarks.bench.cases import FRAME, IMAGE, LARGE, SMALL, Case
+from benchmarks.bench.cases import BARE_FRAME, BARE_LARGE, FRAME, IMAGE, LARGE, SMALL, Case
 from benchmarks.bench.client import Rate, rate
 from benchmarks.bench.effort import Effort
 from benchmarks.bench.figures import NotMeasured, Reading
@@ -95,13 +95,25 @@ def large_sealed(stage: Stage, effort: Effort, number: int) -> Readings:
     return {"large-sealed": over_direct(in_sealed(stage, LARGE, effort.medium, number))}
 
 
+def bare_frame(stage: Stage, effort: Effort, number: int) -> Readings:
+    return {"bare-frame": over_direct(in_band(stage, BARE_FRAME, effort.medium, number))}
+
+
+def bare_large(stage: Stage, effort: Effort, number: int) -> Readings:
+    return {"bare-large": over_direct(in_band(stage, BARE_LARGE, effort.large, number))}
+
+
+def bare_sealed(stage: Stage, effort: Effort, number: int) -> Readings:
+    return {"bare-sealed": over_direct(in_sealed(stage, BARE_LARGE, effort.medium, number))}
+
+
 def size(stage: Stage, effort: Effort, number: int) -> Readings:
     """What the gateway adds must not grow with the tensor when it views the tensor where it lies."""
-    by_region, tiny = LARGE.region_message(stage.sealed(LARGE)), SMALL.message()
+    by_region, tiny = BARE_LARGE.region_message(stage.sealed(BARE_LARGE)), SMALL.message()
     parties = [
         Party("4.9 MB", lambda: stage.gateway.client.infer(by_region)),
         Party("64 B", lambda: stage.gateway.client.infer(tiny)),
-        Party("4.9 MB model", stage.in_process(LARGE)),
+        Party("4.9 MB model", stage.in_process(BARE_LARGE)),
         Party("64 B model", stage.in_process(SMALL)),
     ]
     spent = alternate(parties, effort.medium, number)
@@ -170,10 +182,13 @@ PROBES = (
     Probe(("frame", "faults-frame"), frame),
     Probe(("image",), image),
     Probe(("large", "faults-large"), large),
+    Probe(("bare-frame",), bare_frame),
+    Probe(("bare-large",), bare_large),
     Probe(("frame-shm",), frame_shm),
     Probe(("large-shm",), large_shm),
     Probe(("frame-sealed",), frame_sealed),
     Probe(("large-sealed",), large_sealed),
+    Probe(("bare-sealed",), bare_sealed),
     Probe(("size",), size),
     Probe(("hop",), hop.once),
     Probe(("copies",), copies.once, rounds=1),

@@ -126,6 +126,9 @@ def test_the_documentation_knows_every_row_and_its_limits():
     table = (Path(__file__).resolve().parents[2] / "docs" / "performance.md").read_text().splitlines()
     for row in ROWS:
         line = next(line for line in table if line.startswith("|") and f"`{row.name}`" in line)
+        if row.bound is None:
+            assert "not judged" in line, line
+            continue
         assert f"{row.aim:g}" in line, line
         assert f"{row.bound:g}" in line, line
 
