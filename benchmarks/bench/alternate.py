@@ -30,7 +30,8 @@ class Spent:
     seconds: list[float] = field(default_factory=list)
     """Of each call."""
     cpu: float = 0.0
-    faults: int = 0
+    faults: list[float] = field(default_factory=list)
+    """A call, of each turn."""
 
     @property
     def p50_ms(self) -> float:
@@ -43,7 +44,8 @@ class Spent:
 
     @property
     def faults_each(self) -> float:
-        return self.faults / len(self.seconds)
+        """Of the median turn: in the first one after a silence, memory that was given back is taken again."""
+        return statistics.median(self.faults)
 
 
 def alternate(parties: Sequence[Party], calls: int, number: int) -> dict[str, Spent]:
@@ -75,4 +77,4 @@ def _turn(party: Party, calls: int, spent: Spent) -> None:
         spent.seconds.append(time.perf_counter() - began)
     if pid is not None:
         spent.cpu += cpu_seconds(pid) - cpu
-        spent.faults += minor_faults(pid) - faults
+        spent.faults.append((minor_faults(pid) - faults) / calls)
