@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -74,7 +74,7 @@ class Statistics:
     """Milliseconds since the epoch; 0: never."""
 
 
-class InputTensor(NamedTuple):
+class InputTensor(Struct, frozen=True, gc=False):
     """One tensor as it came in. ``data`` views the bytes of the message: nobody parses or copies them on the way. Where
     they lie in memory that the client shares, it says where.
     """
@@ -120,7 +120,7 @@ class Request(Struct, eq=False):
     """All that it uses; each was entered and is to be left."""
 
 
-class OutputTensor(NamedTuple):
+class OutputTensor(Struct, frozen=True, gc=False):
     """One tensor of an answer; ``data`` views a slot and is valid until ``Answer.release``, or says where in a region
     it was written.
     """

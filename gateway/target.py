@@ -118,7 +118,7 @@ class Target:
     def candidate(self, nbytes: int, priority: int, now: float) -> Candidate:
         """How it looks to a request with that many bytes of inputs."""
         worker = self.worker
-        if worker is None or not self.accepts_work:
+        if worker is None or not self.handle or worker.state == "lost" or self.failure:
             return Candidate(self.name, False, "failed" if self.failure else "lost", None, None, 0.0)
         estimates = self.estimates
         known, wait = estimates.summary(nbytes), worker.expected_wait(priority, now)
@@ -136,7 +136,9 @@ class Target:
         if known is not None and wait and known.p50:
             # The runs ahead spread too, independently: as many times the square root as there are runs, ours included.
             run = known.p50 + (known.p95 - known.p50) * sqrt(1.0 + wait / known.p50)
-        return Candidate(self.name, True, shut, run, estimates.fastest(nbytes) if unproven else run, wait, unproven)
+        fastest = estimates.fastest(nbytes) if unproven else run
+        # What Candidate(...) does, without the Python function that a NamedTuple puts before it.
+        return tuple.__new__(Candidate, (self.name, True, shut, run, fastest, wait, unproven))
 
     def health(self, now: float) -> tuple[str, str, float]:
         """(state, its reason for people, wall-clock seconds since when)."""

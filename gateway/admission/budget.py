@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from gateway.errors import TooLate
 from gateway.request import Request
@@ -13,7 +13,7 @@ LONGEST = 3600.0
 """Seconds. A gRPC deadline further away is none: a client without one shows up with 9.2e18 seconds left."""
 
 
-class Budget(NamedTuple):
+class Budget(Struct, frozen=True, gc=False):
     """Absolute deadline of one request, on the monotonic clock."""
 
     deadline: float

@@ -168,11 +168,11 @@ class _Walk:
         up: it had hardly any ``wait`` before it, another target has let it down, or the gateway itself has come to it
         only now. A machine that stands still for a moment would else turn a late answer into none.
         """
-        deadline, total, last = self.budget
-        queued = not self.ranking.feasible or wait > HARDLY * total
+        budget = self.budget
+        queued = not self.ranking.feasible or wait > HARDLY * budget.total
         if queued and not self.late and all(each.probe for each in self.tries):
-            return deadline
-        return min(last, deadline + GRACE * total)
+            return budget.deadline
+        return min(budget.last, budget.deadline + GRACE * budget.total)
 
     def _time_for(self, target: Target, following: Target, remaining: float, now: float) -> float:
         """Seconds of this attempt, so that the following one can still answer."""

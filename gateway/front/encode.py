@@ -33,17 +33,16 @@ class Encoder:
             _TOTAL.entry(outcome.total_seconds),
             _BUDGET_LEFT.entry(outcome.budget_left),
         ]
-        for name, datatype, shape, data in outputs:
+        raw: list[bytes | memoryview] = []
+        for output in outputs:
+            name, datatype, shape, data = output.name, output.datatype, output.shape, output.data
             if isinstance(data, RegionSpan):
                 parts.append(_placed(name, datatype, shape, data))
+                raw.append(_NO_DATA)
             else:
                 parts.append(self._headers.get((name, datatype, shape)) or self._header(name, datatype, shape))
-        for _, _, _, data in outputs:
-            if isinstance(data, RegionSpan):
-                parts.append(_NO_DATA)
-                continue
-            parts += (b"\x32" + wire.varint(data.nbytes), data)
-        return b"".join(parts)
+                raw += (b"\x32" + wire.varint(data.nbytes), data)
+        return b"".join(parts + raw)
 
     def _header(self, name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
         """An output without its data."""

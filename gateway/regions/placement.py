@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from edgeway.frames import Places, RegionPlace, Reply, pack_region_places
 from gateway.errors import Shed
 from gateway.regions.region import Region, RegionSpan
@@ -50,7 +52,7 @@ class Placement:
         for output, place in zip(outputs, reply.outputs, strict=True):
             span = self._outputs.get(place.index)
             if span is not None:
-                output = output._replace(data=RegionSpan(span.region, span.offset, place.nbytes))
+                output = replace(output, data=RegionSpan(span.region, span.offset, place.nbytes))
             told.append(output)
         return told
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from msgspec import Struct
+
 RESERVED_SHARE = 0.1
 """Of the whole budget: kept for the next attempt beyond its p95 ..."""
 LEAST_RESERVED = 0.004
@@ -35,7 +37,7 @@ class Candidate(NamedTuple):
     """Its estimate or its ejection is of a time that may be over: it wants one request as a probe."""
 
 
-class Ranking(NamedTuple):
+class Ranking(Struct, frozen=True, gc=False):
     """Positions of the usable targets, best first. ``skipped``: name of each target passed over -> the word for why."""
 
     order: tuple[int, ...]

@@ -427,7 +427,8 @@ class Replies:
                     self._tails.clear()
                 self._tails[key] = reply.outputs, reply.message
             return reply
-        return Reply(request_id, status, received, started, finished, needed, tail[0], tail[1])
+        # What Reply(...) does, without the Python function that a NamedTuple puts before it.
+        return tuple.__new__(Reply, (request_id, status, received, started, finished, needed, *tail))
 
 
 def _pack_tensor(place: TensorPlace) -> bytes:
