@@ -75,7 +75,8 @@ class Pipeline:
             version.enter()
             outcome.version = version.label
             plan = version.plans.get(request.form) or self._plan(version, request)
-            self._refuse_poison(version, request)
+            if self.quarantine:
+                self._refuse_poison(version, request)
             ranking = self._rank(version, request, plan, budget, request.degrade or route.degrade)
             if not ranking.feasible:
                 refuse_hopeless(
@@ -108,13 +109,13 @@ class Pipeline:
 
     def _refuse_poison(self, version: Version, request: Request) -> None:
         """Raises Poison: this very request has killed two workers before."""
-        if self.quarantine and self.quarantine.holds(request.model, version.label, request.inputs, request.received):
+        if self.quarantine.holds(request.model, version.label, request.inputs, request.received):
             raise Poison("this request has killed two workers: it is refused for a while")
 
     def _rank(self, version: Version, request: Request, plan: Plan, budget: Budget, degrade: str) -> Ranking:
         now, nbytes, priority = self.clock(), plan.nbytes, request.priority
         candidates = [target.candidate(nbytes, priority, now) for target in version.targets]
-        remaining = budget.remaining(now)
+        remaining = budget.deadline - now
         ranking = self.policy.rank(candidates, remaining, degrade)
         if self.journal is not None:
             self.journal.ranked(candidates, remaining, self.policy.margin, degrade, ranking)

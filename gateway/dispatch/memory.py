@@ -34,22 +34,22 @@ class Slot:
     """
 
     number: int
-    size: int
+    usable: int
+    """Bytes for tensors."""
     view: memoryview
     idle_since: float = 0.0
 
     @property
-    def usable(self) -> int:
-        """Bytes for tensors."""
-        return self.size - MARK_BYTES
+    def size(self) -> int:
+        return self.usable + MARK_BYTES
 
     @property
     def begun(self) -> bool:
         """Whether the worker says that it has begun the run; readable also when it is dead."""
-        return self.view[self.size - MARK_BYTES] != 0
+        return self.view[self.usable] != 0
 
     def clear_mark(self) -> None:
-        self.view[self.size - MARK_BYTES] = 0
+        self.view[self.usable] = 0
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} {self.size >> 10} kB>"
@@ -102,7 +102,7 @@ class SlotPool:
             os.ftruncate(fd, size)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             self._made += 1
-            slot = Slot(self._made, size, memoryview(mmap.mmap(fd, size)))
+            slot = Slot(self._made, size - MARK_BYTES, memoryview(mmap.mmap(fd, size)))
             self._announce(slot, fd)
         finally:
             os.close(fd)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from edgeway import frames
 from gateway.admission.budget import Budget
 from gateway.dispatch.attempt import Attempt, room_for
@@ -55,7 +57,9 @@ class Attempts:
             EdgewayError: what the last target said, when all failed; TooLate when the time was over first; Poison when
                 the request has killed two workers.
         """
-        walk = _Walk(self, ranking, version, request, plan, budget, outcome)
+        walk = _Walk(self, ranking, version, request, plan, budget, outcome, budget.deadline <= self.clock())
+        if request.regions:
+            walk.placement = placement_of(request, version.input_index, version.output_index)
         self.pacing.walking += 1
         try:
             return await walk.run()
@@ -70,51 +74,24 @@ class Attempts:
                 walk.placement.close()
 
 
-class _Walk:
+class _Walk(Struct, eq=False):
     """One request on its way through its ranking."""
 
-    __slots__ = (
-        "budget",
-        "deaths",
-        "failure",
-        "hedged",
-        "late",
-        "outcome",
-        "placement",
-        "plan",
-        "ranking",
-        "request",
-        "stage",
-        "tries",
-        "version",
-    )
-
-    def __init__(
-        self,
-        stage: Attempts,
-        ranking: Ranking,
-        version: Version,
-        request: Request,
-        plan: Plan,
-        budget: Budget,
-        outcome: Outcome,
-    ) -> None:
-        self.stage = stage
-        self.ranking = ranking
-        self.version = version
-        self.request = request
-        self.plan = plan
-        self.budget = budget
-        self.outcome = outcome
-        self.tries: list[Attempt] = []
-        self.hedged = False
-        self.late = budget.remaining(stage.clock()) <= 0
-        self.deaths = 0
-        """Workers that have died while they ran this request."""
-        self.failure: EdgewayError | None = None
-        self.placement: Placement | None = None
-        if request.regions:
-            self.placement = placement_of(request, version.input_index, version.output_index)
+    stage: Attempts
+    ranking: Ranking
+    version: Version
+    request: Request
+    plan: Plan
+    budget: Budget
+    outcome: Outcome
+    late: bool
+    """The budget was over before dispatch."""
+    tries: list[Attempt] = []
+    hedged: bool = False
+    deaths: int = 0
+    """Workers that have died while they ran this request."""
+    failure: EdgewayError | None = None
+    placement: Placement | None = None
 
     async def run(self) -> Answer:
         """Raises EdgewayError."""
@@ -199,12 +176,12 @@ class _Walk:
         assert isinstance(worker, Worker)
         half, p95, p99 = target.estimates.summary(plan.nbytes) or _UNKNOWN
         expected = half / target.shared  # its part of the worker's time, where it shares a run with others
-        wait = target.wait(priority, now)
+        wait = worker.expected_wait(priority, now)
         start_by = self._start_by(wait)
         record = AttemptRecord(worker.name, worker.backend, worker.kind, now, worker_pid=worker.pid)
         self.outcome.attempts.append(record)
         try:
-            link = worker.require_link()
+            link = worker.link or worker.require_link()
             pending = link.infer(
                 target.handle,
                 plan,
