@@ -188,8 +188,12 @@ class Schedule:
     So a cheap model answers while another model's long runs keep the rest busy.
     """
 
-    def __init__(self, starvation: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, starvation: float, clock: Callable[[], float] = time.monotonic, instances: float = math.inf
+    ) -> None:
+        """``instances``: runs at a time, whoever takes them."""
         self._clock = clock
+        self._instances = instances
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting = Waiting(starvation)
@@ -230,7 +234,7 @@ class Schedule:
                     return []
                 now = self._clock()
                 moved = bool(self._gathered) and self._queue_what_is_due(now)
-                run = self._waiting.take(now, short_only)
+                run = self._waiting.take(now, short_only) if self._taken < self._instances else None
                 runs = [] if run is None else [run]
                 if run is not None and run.company is not None:
                     runs = self._with_others(run, run.company, now)
@@ -275,6 +279,13 @@ class Schedule:
         """A run that was taken is over."""
         with self._lock:
             self._taken -= 1
+            if self._waiting and self._taken + 1 >= self._instances:
+                self._changed.notify_all()  # some may have found no place for a run that they could take
+
+    def widen(self, by: int) -> None:
+        """So many more runs at a time; fewer, where negative."""
+        with self._lock:
+            self._instances += by
 
     @property
     def taken(self) -> int:
