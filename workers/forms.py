@@ -6,7 +6,7 @@ frames are equal but for number, priority and times, so the rest of the frame is
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Hashable, List, Optional, Sequence
+from typing import Dict, Hashable, List, Optional, Sequence
 
 from edgeway import frames
 from edgeway.frames import FrameError, Infer, TensorPlace
@@ -14,6 +14,7 @@ from edgeway.tensors import BY_CODE
 from workers.backend import Bound, Tensor
 from workers.joining import kind_of, rows_of
 from workers.loaded import LoadedModel
+from workers.regions import Fill, RunRegions
 from workers.slots import SlotMemory, read_tensor
 
 MOST = 512
@@ -27,7 +28,7 @@ class Form:
         "bindable",
         "bound",
         "busy",
-        "given",
+        "fills",
         "group",
         "handle",
         "input_bytes",
@@ -36,6 +37,7 @@ class Form:
         "names",
         "out_offset",
         "places",
+        "regions",
         "replies",
         "rows",
         "slot",
@@ -44,16 +46,24 @@ class Form:
         "wanted",
     )
 
-    def __init__(self, infer: Infer, slot: SlotMemory, model: Optional[LoadedModel]) -> None:
-        """Raises FrameError: it names inputs or outputs that the model does not have."""
+    def __init__(
+        self, infer: Infer, slot: SlotMemory, model: Optional[LoadedModel], regions: Optional[RunRegions]
+    ) -> None:
+        """``regions``: what its runs have to do with regions; None: nothing.
+
+        Raises:
+            FrameError: it names inputs or outputs that the model does not have.
+        """
         self.handle = infer.model
         self.model = model
         self.slot = slot
         self.slot_number = infer.slot
         self.out_offset = infer.out_offset
         self.busy = False
-        self.given = infer.inputs
         self.inputs: Dict[str, Tensor] = {}
+        self.regions = regions is not None
+        self.fills: List[Fill] = []
+        """To be done before each run."""
         self.input_bytes = 0
         self.wanted: List[int] = []
         self.names: List[str] = []
@@ -70,10 +80,10 @@ class Form:
         self.replies = b""
         """What every reply says of the outputs, once bound."""
         if model is not None:
-            self._resolve(infer, model)
+            self._resolve(infer, model, regions)
 
-    def _resolve(self, infer: Infer, model: LoadedModel) -> None:
-        specs, outputs = model.model.inputs, model.model.outputs
+    def _resolve(self, infer: Infer, model: LoadedModel, regions: Optional[RunRegions]) -> None:
+        specs, outputs, slot = model.model.inputs, model.model.outputs, self.slot.tensors
         for place in infer.inputs:
             if place.index >= len(specs):
                 raise FrameError(f"run {infer.request_id} names an input that the model does not have")
@@ -83,19 +93,15 @@ class Form:
             raise FrameError(f"run {infer.request_id} names an output that the model does not have")
         self.names = [outputs[index].name for index in self.wanted]
         try:
-            self.inputs = self.read(read_tensor)
+            for place in infer.inputs:
+                tensor = read_tensor(slot, place) if regions is None else regions.tensor(slot, place, self.fills)
+                self.inputs[specs[place.index].name] = tensor
         except FrameError as wrong:
             self.trouble = str(wrong)
             return
-        if model.limits is not None and rows_of(self.inputs):
+        if regions is None and model.limits is not None and rows_of(self.inputs):
             self.rows = rows_of(self.inputs)
             self.group = (self.handle, tuple(self.wanted), kind_of(self.inputs))
-
-    def read(self, reading: Callable[[memoryview, TensorPlace], Tensor]) -> Dict[str, Tensor]:
-        """The inputs by name. Raises what ``reading`` does."""
-        assert self.model is not None
-        specs = self.model.model.inputs
-        return {specs[place.index].name: reading(self.slot.tensors, place) for place in self.given}
 
     def ran(self, places: Sequence[TensorPlace]) -> None:
         """A run has left its outputs at these places. Where two have left them at the same, the next ones are bound to
@@ -120,14 +126,14 @@ class Forms:
     """The forms by their bytes. ``find`` belongs to the thread that reads the link, the rest to any."""
 
     def __init__(self) -> None:
-        self._forms: Dict[bytes, Form] = {}
+        self._forms: Dict[Hashable, Form] = {}
 
-    def find(self, key: bytes) -> Optional[Form]:
+    def find(self, key: Hashable) -> Optional[Form]:
         """A known form that no run uses now."""
         form = self._forms.get(key)
         return None if form is None or form.busy else form
 
-    def keep(self, key: bytes, form: Form) -> None:
+    def keep(self, key: Hashable, form: Form) -> None:
         if len(self._forms) >= MOST:
             self._forms.clear()
         self._forms[key] = form
@@ -140,6 +146,10 @@ class Forms:
         """The model has been closed."""
         self._forget([key for key, form in list(self._forms.items()) if form.handle == handle])
 
-    def _forget(self, keys: List[bytes]) -> None:
+    def forget_regions(self) -> None:
+        """A region is to be closed."""
+        self._forget([key for key, form in list(self._forms.items()) if form.regions])
+
+    def _forget(self, keys: List[Hashable]) -> None:
         for key in keys:
             self._forms.pop(key, None)

@@ -19,6 +19,8 @@ from edgeway.frames import ALIGNMENT, FrameError, RegionPlace, TensorPlace
 from workers.backend import InvalidInput, Tensor
 from workers.slots import read_tensor, room_needed, write_tensors
 
+MOST = 256
+"""Sets of places remembered."""
 VIEWED = 64 * 1024
 """Bytes from which on a tensor is viewed instead of copied: a copy of fewer costs no more than a view."""
 COPIED_TYPES = frozenset(BY_NAME[name].code for name in ("INT32", "INT64", "UINT32", "UINT64", "BYTES", "BOOL"))
@@ -101,24 +103,35 @@ class Piece(NamedTuple):
     nbytes: int
 
 
+class Fill(NamedTuple):
+    """An input that must be copied out of its region before each run."""
+
+    piece: Piece
+    target: memoryview
+
+    def now(self) -> None:
+        """Raises InvalidInput: the region has shrunk."""
+        self.piece.region.read_into(self.target, self.piece.offset)
+
+
 class RunRegions:
     """What one run has to do with regions. It keeps them open until the run has ended."""
 
-    def __init__(self, inputs: Dict[int, Piece], outputs: Dict[int, Piece], token: Optional[Token]) -> None:
-        """By position among the model's inputs and outputs."""
+    def __init__(self, inputs: Dict[int, Piece], outputs: Dict[int, Piece], token: Optional[Token], key: bytes) -> None:
+        """``inputs``, ``outputs``: by position among the model's. ``key``: equal for runs with the same of both."""
         self._inputs = inputs
         self._outputs = outputs
         self._token = token
+        self.key = key
 
     @property
     def takes_outputs(self) -> bool:
         return bool(self._outputs)
 
-    def read(self, slot: memoryview, place: TensorPlace) -> Tensor:
-        """An input, wherever it lies.
+    def tensor(self, slot: memoryview, place: TensorPlace, fills: List[Fill]) -> Tensor:
+        """An input, wherever it lies; what must be done before each run, so that it lies there, is added to ``fills``.
 
         Raises:
-            InvalidInput: its region has shrunk.
             FrameError: it lies outside of its slot, or is not the size that its type and shape have.
         """
         piece = self._inputs.get(place.index)
@@ -137,7 +150,7 @@ class RunRegions:
             return read_tensor(view, place._replace(offset=piece.offset))
         if place.offset + place.nbytes > len(slot):
             raise FrameError(f"input {place.index} lies outside of its slot")
-        piece.region.read_into(slot[place.offset : place.offset + place.nbytes], piece.offset)
+        fills.append(Fill(piece, slot[place.offset : place.offset + place.nbytes]))
         return read_tensor(slot, place)
 
     def room_needed(self, wanted: Sequence[int], outputs: Sequence[Tensor]) -> int:
@@ -186,6 +199,8 @@ class Regions:
 
     def __init__(self) -> None:
         self._regions: Dict[int, Region] = {}
+        self._known: Dict[bytes, Tuple[Dict[int, Piece], Dict[int, Piece]]] = {}
+        """Inputs and outputs by the bytes that said where they lie, as long as all regions stay."""
 
     def add(self, frame: bytes, fds: List[int]) -> None:
         """REGION; takes the descriptor out of ``fds``. Raises FrameError."""
@@ -197,6 +212,7 @@ class Regions:
     def drop(self, frame: bytes) -> None:
         """DROP_REGION."""
         self._regions.pop(frames.unpack_drop_region(frame), None)
+        self._known.clear()
 
     def of_run(self, frame: bytes, fds: List[int]) -> Tuple[RunRegions, bytes]:
         """PLACES: what the run has to do with regions, and its INFER. Takes the descriptor out of ``fds``.
@@ -204,13 +220,19 @@ class Regions:
         Raises:
             FrameError: malformed, or about regions that are not here.
         """
-        places, infer = frames.unpack_region_places(frame)
-        if len(fds) != bool(places.outputs):
-            raise FrameError(f"places of {len(places.outputs)} outputs came with {len(fds)} descriptors")
-        token = Token(fds.pop()) if fds else None
-        inputs = {place.index: self._piece(place) for place in places.inputs}
-        outputs = {place.index: self._piece(place) for place in places.outputs}
-        return RunRegions(inputs, outputs, token), infer
+        key, infer = frames.split_region_places(frame)
+        known = self._known.get(key)
+        if known is None:
+            places, _ = frames.unpack_region_places(frame)
+            inputs = {place.index: self._piece(place) for place in places.inputs}
+            known = inputs, {place.index: self._piece(place) for place in places.outputs}
+            if len(self._known) >= MOST:
+                self._known.clear()
+            self._known[key] = known
+        inputs, outputs = known
+        if len(fds) != bool(outputs):
+            raise FrameError(f"places of {len(outputs)} outputs came with {len(fds)} descriptors")
+        return RunRegions(inputs, outputs, Token(fds.pop()) if fds else None, key), infer
 
     def _piece(self, place: RegionPlace) -> Piece:
         region = self._regions.get(place.region)

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Hashable, List, Optional, Sequence, Tuple
 
 from edgeway import frames
 from edgeway.frames import FrameError, Reply, TensorPlace
@@ -166,6 +166,7 @@ class Service:
             self._regions.add(frame, fds)
         elif kind == frames.DROP_REGION:
             self._regions.drop(frame)
+            self._forms.forget_regions()
         elif kind == frames.CONTROL:
             self._controlled(frames.unpack_control(frame))
         else:
@@ -191,10 +192,9 @@ class Service:
 
     def _infer(self, frame: bytes, regions: Optional[RunRegions] = None) -> None:
         received = time.monotonic()
-        number, priority, deadline, budget_end, key = frames.unpack_run(frame)
-        form = (self._forms.find(key) if regions is None else None) or self._form(
-            frame, key if regions is None else None
-        )
+        number, priority, deadline, budget_end, tail = frames.unpack_run(frame)
+        key: Hashable = tail if regions is None else (regions.key, tail)
+        form = self._forms.find(key) or self._form(frame, key, regions)
         run = Run(number, priority, deadline, received, form)
         run.regions = regions
         model = form.model
@@ -221,17 +221,12 @@ class Service:
             self._schedule.put(run, short=expected is not None and expected <= LONG)
         return None
 
-    def _form(self, frame: bytes, key: Optional[bytes]) -> Form:
-        """A form that is new, or whose like is in use; without a key it is for this run alone, which has regions.
-
-        Raises FrameError.
-        """
+    def _form(self, frame: bytes, key: Hashable, regions: Optional[RunRegions]) -> Form:
+        """A form that is new, or whose like is in use. Raises FrameError."""
         infer = frames.unpack_infer(frame)
         model = self._models.get(infer.model)
-        form = Form(infer, self._slots.memory(infer.slot), model)
-        if key is None:
-            form.group = None
-        elif model is not None:
+        form = Form(infer, self._slots.memory(infer.slot), model, regions)
+        if model is not None:
             self._forms.keep(key, form)
         return form
 
@@ -292,6 +287,8 @@ class Service:
         form: Form = run.form
         outputs: Optional[List[Tensor]] = None
         try:
+            for fill in form.fills:
+                fill.now()
             if form.bound is None or not form.bound.run(run):
                 outputs = self._run_unbound(run)
         except BackendError as failed:
@@ -362,8 +359,7 @@ class Service:
         if form.trouble:
             raise FrameError(form.trouble)
         assert form.model is not None
-        inputs = form.inputs if run.regions is None else form.read(run.regions.read)
-        return form.model.model.run(inputs, form.names, run)
+        return form.model.model.run(form.inputs, form.names, run)
 
     def _answer(self, run: Run) -> None:
         """The outputs are in their places, as those of the run before were."""
@@ -381,7 +377,7 @@ class Service:
             return False
         places = self._hand_over(run, memory, form.out_offset, outputs)
         if places is not None:
-            if run.regions is None:
+            if run.regions is None or not run.regions.takes_outputs:
                 form.ran(places)
             self._last(run, _done(run, places))
         return True

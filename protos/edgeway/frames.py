@@ -261,8 +261,8 @@ def pack_region_places(places: Places) -> bytes:
     return b"".join([head, *(_PLACE.pack(*place) for place in (*places.inputs, *places.outputs))])
 
 
-def unpack_region_places(frame: bytes) -> tuple[Places, bytes]:
-    """(what ``pack_region_places`` wrote, the INFER behind it).
+def split_region_places(frame: bytes) -> tuple[bytes, bytes]:
+    """(all that stands before the INFER, the INFER), unread: see ``unpack_region_places``.
 
     Raises:
         FrameError: cut off, or counts beyond the limits.
@@ -271,8 +271,19 @@ def unpack_region_places(frame: bytes) -> tuple[Places, bytes]:
     end = _PLACES.size + (n_inputs + n_outputs) * _PLACE.size
     if n_inputs > MAX_TENSORS or n_outputs > MAX_TENSORS or len(frame) <= end or frame[end] != INFER:
         raise FrameError(f"places of {n_inputs} inputs and {n_outputs} outputs in a frame of {len(frame)} bytes")
-    places = [RegionPlace(*each) for each in _PLACE.iter_unpack(frame[_PLACES.size : end])]
-    return Places(places[:n_inputs], places[n_inputs:]), frame[end:]
+    return frame[:end], frame[end:]
+
+
+def unpack_region_places(frame: bytes) -> tuple[Places, bytes]:
+    """(what ``pack_region_places`` wrote, the INFER behind it).
+
+    Raises:
+        FrameError: cut off, or counts beyond the limits.
+    """
+    head, infer = split_region_places(frame)
+    _, n_inputs, _ = _PLACES.unpack_from(head)
+    places = [RegionPlace(*each) for each in _PLACE.iter_unpack(head[_PLACES.size :])]
+    return Places(places[:n_inputs], places[n_inputs:]), infer
 
 
 def pack_infer(infer: Infer) -> bytes:

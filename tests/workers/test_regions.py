@@ -14,7 +14,7 @@ from edgeway import frames
 from edgeway.frames import FrameError, Places, RegionPlace, TensorPlace
 from edgeway.tensors import BY_NAME
 from workers.backend import InvalidInput, Tensor
-from workers.regions import VIEWED, Regions, RunRegions
+from workers.regions import VIEWED, Fill, Regions, RunRegions
 
 SIZE = 1 << 20
 INFER = bytes((frames.INFER, 1, 2, 3))
@@ -51,6 +51,15 @@ def run(
     return found
 
 
+def read(using: RunRegions, slot: memoryview, where: TensorPlace) -> Tensor:
+    """An input as a run has it, after what must be done before each run."""
+    fills: list[Fill] = []
+    tensor = using.tensor(slot, where, fills)
+    for fill in fills:
+        fill.now()
+    return tensor
+
+
 def place(nbytes: int, datatype: str = "UINT8", offset: int = 0) -> TensorPlace:
     code = BY_NAME[datatype]
     return TensorPlace(0, code.code, (nbytes // (code.itemsize or 1),), offset, nbytes)
@@ -60,7 +69,7 @@ def test_a_large_tensor_of_a_sealed_region_is_viewed_as_it_lies():
     fd = sealed()
     ours = os.dup(fd)
     slot = memoryview(bytearray(SIZE))
-    tensor = run(told(fd, True), (RegionPlace(0, 1, 64, VIEWED),)).read(slot, place(VIEWED))
+    tensor = read(run(told(fd, True), (RegionPlace(0, 1, 64, VIEWED),)), slot, place(VIEWED))
     assert bytes(tensor.data[:4]) == bytes([64, 65, 66, 67])
     os.pwrite(ours, b"\xff", 64)
     assert tensor.data[0] == 0xFF
@@ -77,7 +86,7 @@ def test_what_is_small_or_askew_or_may_be_an_index_is_copied(nbytes, offset, dat
     fd = sealed()
     ours = os.dup(fd)
     slot = memoryview(bytearray(SIZE))
-    tensor = run(told(fd, True), (RegionPlace(0, 1, offset, nbytes),)).read(slot, place(nbytes, datatype))
+    tensor = read(run(told(fd, True), (RegionPlace(0, 1, offset, nbytes),)), slot, place(nbytes, datatype))
     before = bytes(tensor.data[:1])
     os.pwrite(ours, b"\xff", offset)
     assert bytes(tensor.data[:1]) == before == bytes([offset])
@@ -87,7 +96,7 @@ def test_what_is_small_or_askew_or_may_be_an_index_is_copied(nbytes, offset, dat
 def test_a_named_region_is_read_into_the_slot_and_never_mapped(named):
     slot = memoryview(bytearray(SIZE))
     regions = told(os.open(named, os.O_RDWR), False)
-    tensor = run(regions, (RegionPlace(0, 1, 256, VIEWED),)).read(slot, place(VIEWED, offset=128))
+    tensor = read(run(regions, (RegionPlace(0, 1, 256, VIEWED),)), slot, place(VIEWED, offset=128))
     assert bytes(tensor.data) == named.read_bytes()[256 : 256 + VIEWED] == bytes(slot[128 : 128 + VIEWED])
     assert named.name not in Path("/proc/self/maps").read_text()
 
@@ -98,7 +107,7 @@ def test_a_region_that_has_shrunk_is_an_invalid_input(named, left):
     piece = RegionPlace(0, 1, 256, VIEWED)
     os.truncate(named, left)
     with pytest.raises(InvalidInput, match="smaller"):
-        run(regions, (piece,)).read(memoryview(bytearray(SIZE)), place(VIEWED))
+        read(run(regions, (piece,)), memoryview(bytearray(SIZE)), place(VIEWED))
     status, _, text = run(regions, (), (piece,)).deliver(memoryview(b""), 0, [0], [output(VIEWED)])
     assert (status, "smaller" in text) == (frames.INVALID_INPUT, True)
     assert named.stat().st_size == left
@@ -146,7 +155,7 @@ def test_a_dropped_region_is_closed_when_its_last_run_has_ended():
     regions = told(fd, True)
     using = run(regions, (RegionPlace(0, 1, 0, VIEWED),))
     regions.drop(frames.pack_drop_region(1))
-    tensor = using.read(memoryview(b""), place(VIEWED))
+    tensor = read(using, memoryview(b""), place(VIEWED))
     assert os.fstat(fd).st_ino == identity
     del using
     with pytest.raises(OSError, match="Bad file"):
