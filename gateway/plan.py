@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeway.datatypes import BY_NAME
 from edgeway.frames import TensorPlace, aligned, pack_tensors
+from gateway.regions.placement import Placing, placing_of
 
 if TYPE_CHECKING:
     from gateway.request import Request
@@ -38,6 +39,8 @@ class Plan:
     """Inputs, wanted outputs."""
     tensors: bytes
     """All that as the link's frames say it."""
+    placing: Placing | None = None
+    """Which of the tensors lie in regions."""
 
 
 def plan_of(request: Request, version: Version) -> Plan:
@@ -58,4 +61,5 @@ def plan_of(request: Request, version: Version) -> Plan:
     exact = len(known) == len(sizes)
     room = sum(known) + (0 if exact else UNKNOWN_OUTPUT_BYTES)
     counts = len(spans), len(wanted)
-    return Plan(total, tuple(spans), offset, wanted, room, exact, counts, pack_tensors(places, wanted))
+    placing = placing_of(request, version.input_index, version.output_index) if request.regions else None
+    return Plan(total, tuple(spans), offset, wanted, room, exact, counts, pack_tensors(places, wanted), placing)

@@ -17,7 +17,7 @@ from gateway.dispatch.second import Asked, SecondTry, stand_in
 from gateway.dispatch.vitals import is_dying
 from gateway.errors import AttemptFailed, EdgewayError, TargetSlow, TooLate, WorkerLost
 from gateway.plan import Plan
-from gateway.regions.placement import Placement, placement_of
+from gateway.regions.placement import Placement
 from gateway.request import Answer, AttemptRecord, Outcome, Request
 from gateway.routing.policy import Ranking
 from gateway.target import STALE_AFTER, Target, Version
@@ -58,8 +58,8 @@ class Attempts:
                 the request has killed two workers.
         """
         walk = _Walk(self, ranking, version, request, plan, budget, outcome, budget.deadline <= self.clock())
-        if request.regions:
-            walk.placement = placement_of(request, version.input_index, version.output_index)
+        if plan.placing is not None:
+            walk.placement = Placement(plan.placing)
         self.pacing.walking += 1
         try:
             return await walk.run()

@@ -14,6 +14,26 @@ from gateway.regions.region import Region, RegionSpan
 from gateway.request import OutputTensor, Request
 
 
+class Placing:
+    """Where the tensors of a request lie in regions: the same for all that say so in the same bytes."""
+
+    __slots__ = ("inputs", "outputs", "packed", "regions")
+
+    def __init__(self, inputs: Sequence[tuple[int, RegionSpan]], outputs: Mapping[int, RegionSpan]) -> None:
+        """By position among the model's inputs and outputs."""
+        self.inputs = inputs
+        self.outputs = outputs
+        self.packed = pack_region_places(
+            Places(
+                [_place(index, span) for index, span in inputs],
+                [_place(index, span) for index, span in outputs.items()],
+            )
+        )
+        """As the link's frames say it."""
+        self.regions = [span.region for _, span in inputs] + [span.region for span in outputs.values()]
+        """All that are used, some perhaps twice."""
+
+
 class Placement:
     """Of one request, for all its attempts.
 
@@ -22,35 +42,31 @@ class Placement:
     uses for something else by then. It is an eventfd, so that a worker that hangs can't hold that up.
     """
 
-    __slots__ = ("_inputs", "_outputs", "packed", "token")
+    __slots__ = ("_placing", "packed", "token")
 
-    def __init__(self, inputs: Sequence[tuple[int, RegionSpan]], outputs: Mapping[int, RegionSpan]) -> None:
-        """By position among the model's inputs and outputs."""
-        self._inputs = inputs
-        self._outputs = outputs
-        self.token: int | None = _token() if outputs else None
-        self.packed = pack_region_places(
-            Places(
-                [_place(index, span) for index, span in inputs],
-                [_place(index, span) for index, span in outputs.items()],
-            )
-        )
-        """As the link's frames say it."""
+    def __init__(self, placing: Placing) -> None:
+        """Raises Shed: there is no descriptor left."""
+        self._placing = placing
+        self.packed = placing.packed
+        self.token: int | None = _token() if placing.outputs else None
 
     def regions(self) -> list[Region]:
         """All that are used, some perhaps twice."""
-        return [span.region for _, span in self._inputs] + [span.region for span in self._outputs.values()]
+        return self._placing.regions
 
     def holds(self, index: int, nbytes: int) -> bool:
         """Whether an output of this size has its place in a region."""
-        span = self._outputs.get(index)
+        span = self._placing.outputs.get(index)
         return span is not None and nbytes <= span.nbytes
 
     def delivered(self, outputs: Sequence[OutputTensor], reply: Reply) -> list[OutputTensor]:
         """The outputs of an answer, those in regions by reference."""
+        placed = self._placing.outputs
+        if not placed:
+            return list(outputs)
         told = []
         for output, place in zip(outputs, reply.outputs, strict=True):
-            span = self._outputs.get(place.index)
+            span = placed.get(place.index)
             if span is not None:
                 output = replace(output, data=RegionSpan(span.region, span.offset, place.nbytes))
             told.append(output)
@@ -71,16 +87,12 @@ class Placement:
             os.close(token)
 
 
-def placement_of(request: Request, input_index: Mapping[str, int], output_index: Mapping[str, int]) -> Placement | None:
-    """None for a request that has nothing to do with regions; else ``close`` must follow.
-
-    Raises:
-        Shed: there is no descriptor left.
-    """
+def placing_of(request: Request, input_index: Mapping[str, int], output_index: Mapping[str, int]) -> Placing | None:
+    """None for a request that has nothing to do with regions."""
     inputs = [(input_index[each.name], each.data) for each in request.inputs if isinstance(each.data, RegionSpan)]
     if not inputs and not request.into:
         return None
-    return Placement(inputs, {output_index[name]: span for name, span in request.into.items()})
+    return Placing(inputs, {output_index[name]: span for name, span in request.into.items()})
 
 
 def _place(index: int, span: RegionSpan) -> RegionPlace:

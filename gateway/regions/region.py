@@ -23,7 +23,6 @@ class Region:
     __slots__ = (
         "_ended",
         "_on_end",
-        "_retired",
         "fd",
         "holders",
         "key",
@@ -31,6 +30,7 @@ class Region:
         "nbytes",
         "number",
         "offset",
+        "retired",
         "sealed",
         "users",
     )
@@ -58,7 +58,8 @@ class Region:
         self.holders: set[Callable[[int], None]] = set()
         """Called with the number when it ends: links whose workers have it open."""
         self._on_end = on_end
-        self._retired = False
+        self.retired = False
+        """No request may begin to use it any more."""
         self._ended = False
 
     def span(self, offset: int, nbytes: int) -> RegionSpan:
@@ -80,12 +81,11 @@ class Region:
         self._end_if_unused()
 
     def retire(self) -> None:
-        """No request may begin to use it any more."""
-        self._retired = True
+        self.retired = True
         self._end_if_unused()
 
     def _end_if_unused(self) -> None:
-        if self._retired and not self.users and not self._ended:
+        if self.retired and not self.users and not self._ended:
             self._ended = True
             os.close(self.fd)
             holders, self.holders = self.holders, set()
@@ -95,7 +95,7 @@ class Region:
 
     def __repr__(self) -> str:
         kind = "sealed" if self.sealed else "named"
-        state = ", ended" if self._ended else ", retired" if self._retired else ""
+        state = ", ended" if self._ended else ", retired" if self.retired else ""
         return f"<Region {self.number} {kind} {self.nbytes >> 10} kB, {self.users} users{state}>"
 
 

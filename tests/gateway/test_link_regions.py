@@ -15,7 +15,7 @@ from edgeway.frames import TensorPlace
 from gateway.dispatch.link import Link
 from gateway.errors import Shed
 from gateway.plan import Plan
-from gateway.regions.placement import Placement
+from gateway.regions.placement import Placement, Placing
 from gateway.regions.region import Region
 from gateway.regions.registry import Regions
 from gateway.request import InputTensor
@@ -72,7 +72,7 @@ async def test_a_worker_hears_of_a_region_once_and_of_its_end(pair):
     span = region.span(64, 100)
     before = opened()
     for _ in range(2):
-        placement = Placement([(0, span)], {0: span})
+        placement = Placement(Placing([(0, span)], {0: span}))
         pair.infer(placement, InputTensor("x", "UINT8", (100,), span))
         placement.close()
     kinds = [(frames.kind(frame), fds) for frame, fds in pair.read()]
@@ -86,7 +86,7 @@ async def test_the_worker_that_takes_its_place_hears_of_it_as_well(pair):
     regions = Regions(1 << 20)
     region = regions.create(4096)
     span = region.span(0, 100)
-    placement = Placement([(0, span)], {})
+    placement = Placement(Placing([(0, span)], {}))
     pair.infer(placement, InputTensor("x", "UINT8", (100,), span))
     pair.link.close("it died")
     assert not region.holders
@@ -100,7 +100,7 @@ async def test_the_worker_that_takes_its_place_hears_of_it_as_well(pair):
 async def test_a_descriptor_that_can_not_be_passed_on_costs_one_request_and_no_slot(pair):
     closed = Region(9, "r", "", 0, 4096, -1, True, lambda ended: None)
     span = closed.span(0, 100)
-    placement = Placement([(0, span)], {})
+    placement = Placement(Placing([(0, span)], {}))
     for _ in range(3):
         with pytest.raises(Shed, match="descriptor"):
             pair.infer(placement, InputTensor("x", "UINT8", (100,), span))

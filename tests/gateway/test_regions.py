@@ -25,7 +25,7 @@ from edgeway.frames import (
 from gateway.errors import AlreadyExists, InvalidRequest, NotFound, NotOffered, Shed
 from gateway.front.region_forms import RegionForm, region_form
 from gateway.regions.files import FOLDER, may_use
-from gateway.regions.placement import Placement
+from gateway.regions.placement import Placement, Placing
 from gateway.regions.region import MAX_INT, Region, RegionSpan, within
 from gateway.regions.registry import Regions
 from gateway.request import OutputTensor
@@ -190,7 +190,7 @@ def test_a_made_region_can_neither_shrink_nor_grow():
 
 
 def placement(outputs: dict[int, RegionSpan]) -> Placement:
-    return Placement([], outputs)
+    return Placement(Placing([], outputs))
 
 
 def span(nbytes: int) -> RegionSpan:
