@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from struct import Struct
+
 from edgeway import parameters as names
 from edgeway import wire
 from gateway.regions.region import RegionSpan
@@ -28,10 +30,7 @@ class Encoder:
         parts: list[bytes | memoryview] = [
             self._constant(outcome),
             wire.text(3, request_id) if request_id else b"",
-            _QUEUE.entry(outcome.queue_seconds),
-            _COMPUTE.entry(outcome.compute_seconds),
-            _TOTAL.entry(outcome.total_seconds),
-            _BUDGET_LEFT.entry(outcome.budget_left),
+            _times(outcome),
         ]
         raw: list[bytes | memoryview] = []
         for output in outputs:
@@ -100,21 +99,25 @@ def _placed(name: str, datatype: str, shape: tuple[int, ...], span: RegionSpan) 
     )
 
 
-class _Micros:
-    """Entries of one parameter in microseconds; all but the number itself is made once."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._before = wire.parameter(name, b"\x10" + bytes(4))[:-4]
-
-    def entry(self, seconds: float) -> bytes:
-        """Up to 268 s a number takes four bytes, which any reader takes: no loop, one prefix."""
-        value = int(seconds * 1e6)
-        if 0 <= value < 1 << 28:
-            spread = value & 0x7F | (value & 0x3F80) << 1 | (value & 0x1FC000) << 2 | value >> 21 << 24
-            return self._before + (spread | 0x00808080).to_bytes(4, "little")
-        return wire.integer_parameter(self._name, value)
+def _spread(value: int) -> int:
+    """A number below 2**28 as a varint of four bytes, which any reader takes: no loop, and always as long."""
+    return value & 0x7F | (value & 0x3F80) << 1 | (value & 0x1FC000) << 2 | value >> 21 << 24 | 0x00808080
 
 
-_QUEUE, _COMPUTE = _Micros(names.QUEUE_US), _Micros(names.COMPUTE_US)
-_TOTAL, _BUDGET_LEFT = _Micros(names.TOTAL_US), _Micros(names.BUDGET_LEFT_US)
+_TIME_NAMES = (names.QUEUE_US, names.COMPUTE_US, names.TOTAL_US, names.BUDGET_LEFT_US)
+_BEFORE = tuple(wire.parameter(name, b"\x10" + bytes(4))[:-4] for name in _TIME_NAMES)
+"""All of each entry but its number."""
+_TIMES = Struct("<" + "".join(f"{len(before)}sI" for before in _BEFORE))
+
+
+def _times(outcome: Outcome) -> bytes:
+    """The parameters in microseconds."""
+    queue, compute = int(outcome.queue_seconds * 1e6), int(outcome.compute_seconds * 1e6)
+    total, left = int(outcome.total_seconds * 1e6), int(outcome.budget_left * 1e6)
+    if (queue | compute | total | left) >> 28:  # one is negative, or over 268 s
+        values = zip(_TIME_NAMES, (queue, compute, total, left), strict=True)
+        return b"".join([wire.integer_parameter(name, value) for name, value in values])
+    of_queue, of_compute, of_total, of_left = _BEFORE
+    return _TIMES.pack(
+        of_queue, _spread(queue), of_compute, _spread(compute), of_total, _spread(total), of_left, _spread(left)
+    )
