@@ -225,3 +225,17 @@ def test_the_door_is_gone_with_the_gateway(folder, gateway_in):
     assert (folder / "infer.sock.regions").is_socket()
     assert gateway.stop() == 0
     assert not [path for path in folder.iterdir() if path.is_socket()]
+
+
+def test_the_runtime_that_was_bound_to_a_region_lets_go_of_it_when_it_ends(serving):
+    before = everywhere(serving)
+    x = np.arange(MB, dtype=np.float32)
+    with Client(serving.unix) as client:
+        with client.region(x.nbytes) as region:
+            frame = region.array(x.shape)
+            for number in range(1, 6):  # from the third run on, its outputs are where those before were
+                frame[:] = number * x
+                assert np.array_equal(client.infer("double", {"x": frame})["y"], 2 * number * x)
+            assert everywhere(serving) > before
+            del frame
+        wait_for(lambda: everywhere(serving) == before, 10, "the end of the region")
