@@ -118,6 +118,12 @@ show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 show-hot-path: $(DEV)  ## 64 B to 4.9 MB and the hop to a worker, against bare gRPC, direct and a thread (2 min)
 	@$(BIN)/python -m benchmarks.bench small frame image large hop
 
+show-regions: $(DEV)  ## frames in shared memory against the same model without a gateway, and whether size matters
+	@$(BIN)/python -m benchmarks.bench frame-shm large-shm frame-sealed large-sealed bare-sealed size $(BENCH_ARGS)
+
+show-tail: $(DEV)  ## p99 over p50 of a 5 ms model at 100 requests a second, against the same without a gateway
+	@$(BIN)/python -m benchmarks.bench tail $(BENCH_ARGS)
+
 show-copies: $(DEV)  ## copies of tensor bytes per request, counted in pages; one copy more is seen
 	@$(BIN)/python -m benchmarks.show.copies
 
