@@ -55,7 +55,7 @@ _ONE_FD = socket.CMSG_SPACE(array.array("i").itemsize)
 
 
 class Service:
-    """One worker. The thread that calls ``serve`` reads the link; each instance is a thread; loads have one more."""
+    """One worker. Two threads take turns at the link, each instance is a thread, and loads have one more."""
 
     def __init__(self, connection: socket.socket, backend: Backend, settings: Settings) -> None:
         self._socket = connection

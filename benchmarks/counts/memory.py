@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.bench.process import minor_faults
+from benchmarks.counts.loose import LOOSE
+from benchmarks.harness import wait_for
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SLOTS = "memfd:edgeway-slot"
@@ -19,7 +20,7 @@ _ACCESSED = "1"
 def let_go(pid: int) -> None:
     """Have a process that runs under ``benchmarks.counts.loose`` take its big buffers fresh from now on."""
     os.kill(pid, signal.SIGUSR1)
-    time.sleep(0.05)  # the handler takes some milliseconds, and says nothing when it is done
+    wait_for(lambda: Path(f"/proc/{pid}/comm").read_text().strip() == LOOSE, 10, "buffers taken fresh")
 
 
 def faulted_bytes(pid: int, call: Callable[[], object], calls: int) -> float:

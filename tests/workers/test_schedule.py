@@ -172,6 +172,23 @@ def test_a_run_is_claimed_only_when_nobody_runs_or_waits():
     assert schedule.claim()
 
 
+def test_a_run_waits_while_as_many_as_there_are_instances_are_taken():
+    schedule = Schedule(STARVATION, Moment(), instances=1)
+    assert schedule.claim()
+    schedule.put(run(1), short=True)
+    got: list[int] = []
+    instance = threading.Thread(target=lambda: got.extend(each.number for each in schedule.take(False)), daemon=True)
+    instance.start()
+    instance.join(0.05)
+    assert got == []
+    schedule.done()
+    instance.join(5)
+    assert got == [1]
+    schedule.put(run(2), short=True)
+    schedule.widen(1)  # a spare stands in for an instance that can't be stopped
+    assert [each.number for each in schedule.take(False)] == [2]
+
+
 def test_a_waiting_instance_gets_the_run_that_comes():
     schedule = schedule_at()
     got: list[int] = []

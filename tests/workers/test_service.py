@@ -147,6 +147,33 @@ def wait_begun(slot: Slot) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.parametrize("instances", [1, 2])
+def test_the_link_is_read_while_the_thread_that_read_a_frame_runs_it(worker, instances):
+    """30 ms: too long for the reader to be away, short enough for it to run; each time the other of the two readers."""
+    made = worker({"serviceMs": 30}, instances=instances)
+    for number in range(10, 60, 10):
+        running = [made.infer(number + each) for each in range(instances)]
+        for slot in running:
+            wait_begun(slot)
+        made.infer(number + 5)
+        made.socket.send(frames.pack_expire(number + 5))
+        replies = [made.reply() for _ in range(instances + 1)]
+        assert (replies[0].request_id, replies[0].status) == (number + 5, frames.EXPIRED)
+        assert {reply.request_id for reply in replies[1:]} == {number + each for each in range(instances)}
+        assert {reply.status for reply in replies[1:]} == {frames.OK}
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_there_are_never_more_runs_than_instances_whoever_takes_them(worker, instances):
+    made = worker({"serviceMs": 10}, instances=instances)
+    for number in range(1, 13):
+        made.infer(number)
+    replies = [made.reply() for _ in range(12)]
+    assert sorted(reply.request_id for reply in replies) == list(range(1, 13))
+    at_once = [sum(other.started <= each.started < other.finished for other in replies) for each in replies]
+    assert max(at_once) == instances
+
+
 def test_a_waiting_run_expires_while_another_runs_and_that_one_goes_on(worker):
     made = worker({"serviceMs": 400})
     wait_begun(made.infer(1))
