@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeway.frames import (
@@ -22,13 +22,16 @@ from edgeway.frames import (
     pack_region_places,
     unpack_region_places,
 )
+from edgeway.v1 import open_inference_pb2 as oip
 from gateway.errors import AlreadyExists, InvalidRequest, NotFound, NotOffered, Shed
+from gateway.front.decode import Decoder
 from gateway.front.region_forms import RegionForm, region_form
+from gateway.front.regions import RegionOffer
 from gateway.regions.files import FOLDER, may_use
 from gateway.regions.placement import Placement, Placing
 from gateway.regions.region import MAX_INT, Region, RegionSpan, within
 from gateway.regions.registry import Regions
-from gateway.request import OutputTensor
+from gateway.request import OutputTensor, Request
 
 U64 = (1 << 64) - 1
 numbers = st.one_of(st.integers(-(1 << 70), 1 << 70), st.sampled_from([0, 1, MAX_INT, MAX_INT + 1, U64, U64 - 31]))
@@ -44,14 +47,12 @@ def file() -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
-@settings(deadline=None)
 @given(numbers, numbers, sizes)
 def test_a_range_lies_within_a_size_exactly_if_both_its_ends_do(offset, nbytes, size):
     expected = nbytes >= 0 and 0 <= offset <= size and 0 <= offset + nbytes <= size
     assert within(offset, nbytes, size) == expected
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 1000), numbers, numbers)
 def test_a_span_never_leaves_its_region(begin, size, offset, nbytes):
     region = Region(1, "r", "k", begin, size, -1, False, lambda ended: None)
@@ -65,7 +66,6 @@ def test_a_span_never_leaves_its_region(begin, size, offset, nbytes):
         assert (span.offset - begin, span.nbytes) == (offset, nbytes)
 
 
-@settings(deadline=None)
 @given(
     offset=st.one_of(st.integers(0, 4100), st.integers(0, U64)),
     nbytes=st.one_of(st.integers(0, 4100), st.integers(0, U64)),
@@ -88,7 +88,6 @@ def test_whatever_range_is_registered_lies_in_the_file(offset, nbytes):
     assert regions.bytes == 0
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "shared_memory_x"]),
@@ -248,7 +247,6 @@ places = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(places, max_size=5), st.lists(places, max_size=5))
 def test_places_survive_their_frame(inputs, outputs):
     frame = pack_region_places(Places(inputs, outputs)) + bytes((INFER, 7))
@@ -256,3 +254,35 @@ def test_places_survive_their_frame(inputs, outputs):
     for cut in range(len(frame) - 1):
         with pytest.raises(FrameError):
             unpack_region_places(frame[:cut])
+
+
+def test_what_is_remembered_of_a_message_ends_with_its_region_and_the_next_of_that_name_is_found(file):
+    """The same bytes, before and after the name means another part of the file."""
+    regions = Regions(1 << 20)
+    decoder = Decoder(RegionOffer(regions, os.getegid))
+    message = oip.ModelInferRequest(model_name="m")
+    tensor = message.inputs.add(name="x", datatype="UINT8", shape=[100])
+    tensor.parameters["shared_memory_region"].string_param = "frames"
+    tensor.parameters["shared_memory_byte_size"].int64_param = 100
+    content = message.SerializeToString()
+
+    def asked() -> Request:
+        request = decoder.decode(content, 50.0, None, (("priority", "2"),))
+        for region in request.regions:
+            region.leave()
+        return request
+
+    forms = []
+    for begin in (0, 1024):
+        region = regions.register("frames", file.name, begin, 512, os.getegid())
+        requests = [asked() for _ in range(3)]
+        for request in requests:
+            assert request.inputs[0].data == RegionSpan(region, begin, 100)
+            assert (request.nbytes, request.priority) == (len(content) + 100, 2)
+        assert region.users == 0
+        assert requests[1].form is requests[2].form is not None
+        forms.append(requests[2].form)
+        regions.unregister("frames")
+        with pytest.raises(NotFound):
+            asked()
+    assert forms[0] is not forms[1], "a plan for the one must not be used for the other"
