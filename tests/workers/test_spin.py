@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -60,13 +61,14 @@ def test_a_worker_uses_its_core_between_runs_only_as_long_as_it_may_spin(folder,
             for _ in range(20):
                 client.infer("m", {"x": np.ones(4, np.float32)})
             before = used(pid)
-            for _ in range(100):
+            for _ in range(300):
                 client.infer("m", {"x": np.ones(4, np.float32)})
+                threading.Event().wait(0.002)  # a silence to spin in, a millisecond of each: 0.3 s in all
             spent[spin] = used(pid) - before
         gateway.stop()
-    assert spent[1000] > 2 * spent[0]
+    assert spent[1000] > 0.15 > spent[0], spent
 
 
 def used(pid: int) -> float:
-    """CPU seconds of the thread that reads the link, the first of the process."""
-    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+    """CPU seconds of all threads: any of two may be the one that reads the link."""
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()) / 1e9
