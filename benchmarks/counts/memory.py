@@ -18,19 +18,24 @@ _ACCESSED = "1"
 
 
 def let_go(pid: int) -> None:
-    """Have a process that runs under ``benchmarks.counts.loose`` take its big buffers fresh from now on."""
+    """Have a process that runs under ``benchmarks.counts.loose`` take its big buffers fresh from now on, and give back
+    what lies free on its heap now.
+    """
+    name = Path(f"/proc/{pid}/comm")
+    before = name.read_text()
     os.kill(pid, signal.SIGUSR1)
-    wait_for(lambda: Path(f"/proc/{pid}/comm").read_text().strip() == LOOSE, 10, "buffers taken fresh")
+    wait_for(lambda: (now := name.read_text()) != before and now.startswith(LOOSE), 10, "buffers taken fresh")
 
 
 def faulted_bytes(pid: int, call: Callable[[], object], calls: int) -> float:
     """Bytes of memory that the process touched first in a call.
 
-    Often a buffer finds room that others have left on the heap, and is not seen; never does one count twice. So it is
-    the call with the most that tells.
+    A buffer that finds room which another has left on the heap within the same call is not seen; never does one count
+    twice. So it is the call with the most that tells.
     """
     counted = [0]
     for _ in range(calls):
+        let_go(pid)
         before = minor_faults(pid)
         call()
         counted.append((minor_faults(pid) - before) * PAGE)
