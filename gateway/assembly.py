@@ -39,6 +39,7 @@ from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
+from gateway.models.loading import Loader
 from gateway.models.plans import RepositoryControl, follow_manifests
 from gateway.models.store import Store
 from gateway.operations import GatewayOperations
@@ -133,7 +134,7 @@ async def _serve(
     memory = MemoryWatch(MemoryReader(), config.memory.pressure_percent, lambda state: relief.sampled(state))
     reserve = config.memory.reserve_mb * _MB
     catalog = Catalog(
-        table, workers, events.emit, lambda plan, promised: memory.refuse(plan.min_memory, reserve, promised)
+        table, Loader(workers), events.emit, lambda plan, promised: memory.refuse(plan.min_memory, reserve, promised)
     )
     relief = MemoryRelief(catalog, events.emit)
     store = Store(settings.state_dir)

@@ -162,6 +162,57 @@ class TlsSettings(Section, frozen=True):
     client_ca: str | None = None
 
 
+class ObjectStore(Section, frozen=True):
+    """How ``s3:``, ``gs:`` and ``az:`` are reached, beside what the environment says. ``endpoint``: of another server
+    that speaks the protocol; plain http only with ``allowHttp``.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    allow_http: bool = False
+    anonymous: bool = False
+
+
+class FetchSettings(Section, frozen=True):
+    """Where models may come from, and how fast. ``schemes`` and ``hosts`` restrict only when they are given; a host may
+    begin with ``*.``; buckets count as hosts. ``plainRegistries``: OCI registries that speak http.
+    """
+
+    schemes: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    max_mb_per_second: Positive | None = field(name="maxMBPerSecond", default=None)
+    patience_seconds: Positive = 600.0
+    timeout_seconds: Positive = 30.0
+    max_file_mb: Count = field(name="maxFileMB", default=8192)
+    object_store: ObjectStore = ObjectStore()
+    plain_registries: tuple[str, ...] = ()
+
+
+class StoreSettings(Section, frozen=True):
+    """How much disk model files may take; without ``maxMB`` what the disk has, less ``reserveMB``."""
+
+    max_mb: Count | None = field(name="maxMB", default=None)
+    reserve_mb: Annotated[int, Meta(ge=0)] = field(name="reserveMB", default=64)
+
+
+class TrustedKey(Section, frozen=True):
+    """``publicKey``: Ed25519, 32 bytes as base64, as ``edgeway sign --show-key`` prints it."""
+
+    name: Name
+    public_key: str
+
+
+class TrustSettings(Section, frozen=True):
+    """Who may say what this device runs. ``required``: a manifest that none of the keys has signed is refused."""
+
+    required: bool = False
+    keys: tuple[TrustedKey, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.required and not self.keys:
+            raise Problem(("keys",), "signatures are required, but no key is trusted")
+
+
 class TelemetrySettings(Section, frozen=True):
     """Where traces go. ``otlp``: URL of an OTLP/gRPC collector; none: traces are off. ``decisions``: a file that takes
     every decision with its inputs, so that they can be made again.
@@ -188,6 +239,9 @@ class DeviceConfig(Section, frozen=True):
     limits: Limits = Limits()
     tls: TlsSettings | None = None
     telemetry: TelemetrySettings = TelemetrySettings()
+    fetch: FetchSettings = FetchSettings()
+    store: StoreSettings = StoreSettings()
+    trust: TrustSettings = TrustSettings()
 
     def __post_init__(self) -> None:
         for index, address in enumerate(self.listen or ()):

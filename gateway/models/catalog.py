@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 from gateway.errors import NotFound, Unavailable
+from gateway.models.loading import Loader, NoTargetLoads
 from gateway.models.revision import Deployment, Plan, Revision
-from gateway.models.store import Artifact, ArtifactRefused
-from gateway.request import Description, IndexEntry, Signature
+from gateway.models.store import ArtifactRefused
+from gateway.request import Description, IndexEntry
 from gateway.routing.table import Route, Table
-from gateway.target import LoadOrder, Target, Version
+from gateway.target import Version
 
 GRACE = 0.3
 """Seconds that slower targets get to join before a version goes into traffic on the first one."""
@@ -26,35 +26,13 @@ RETURN_AFTER = 300.0
 log = logging.getLogger(__name__)
 
 
-class Workers(Protocol):
-    """What loading needs of the pool of workers."""
-
-    def resolve(self, entry: str) -> Sequence[str]:
-        """Names of the workers that an entry of ``targets`` means; empty: this device has none."""
-        ...
-
-    def everyone(self) -> Sequence[str]:
-        """All workers, accelerators first, in the order of the device config."""
-        ...
-
-    async def target(self, worker: str, preference: int, suffix: str) -> Target:
-        """A target on this worker, not loaded yet; ``failure`` is set where it can't load such files."""
-        ...
-
-    def load(self, target: Target, order: LoadOrder) -> asyncio.Future[Signature]:
-        """The first outcome: what the model takes and gives, or an exception, with ``target.failure`` set."""
-        ...
-
-    def unload(self, target: Target) -> None: ...
-
-
 class Catalog:
     """Owns deployments and the route table. All methods belong to the loop."""
 
     def __init__(
         self,
         table: Table,
-        workers: Workers,
+        loader: Loader,
         emit: Callable[..., None],
         refusal: Callable[[Plan, int], str] = lambda plan, promised: "",
         clock: Callable[[], float] = time.monotonic,
@@ -63,7 +41,7 @@ class Catalog:
         memory is too short for a load beside those that are under way and were promised so many bytes, or nothing.
         """
         self._table = table
-        self._workers = workers
+        self._loader = loader
         self._emit = emit
         self._refusal = refusal
         self._clock = clock
@@ -163,20 +141,18 @@ class Catalog:
     async def _bring_up(self, deployment: Deployment, revision: Revision) -> None:
         plan = revision.plan
         try:
-            self._become(revision, "verifying" if plan.local else "fetching", "")
-            artifact = await asyncio.to_thread(plan.fetch)
-            revision.sha256 = artifact.sha256
+            await self._loader.fetch(revision, partial(self._become, revision))
             refusal = self._refusal(plan, self._promised(revision))
             if refusal:
                 raise _MemoryShort(f"memory: {refusal}")
             self._become(revision, "loading", "")
-            revision.version = await self._load(revision, artifact)
+            revision.version = await self._loader.load(revision)
         except _MemoryShort as refused:
             revision.short_of_memory = True
             self._become(revision, "failed", str(refused))
         except ArtifactRefused as refused:
             self._become(revision, "failed", str(refused))
-        except _NoTargetLoads as refused:
+        except NoTargetLoads as refused:
             self._become(revision, "failed", str(refused))
         else:
             self._become(revision, "ready", "")
@@ -187,67 +163,17 @@ class Catalog:
         every = (revision for deployment in self._deployments.values() for revision in deployment.revisions)
         return sum(r.plan.min_memory for r in every if r.state == "loading" and r is not besides)
 
-    async def _load(self, revision: Revision, artifact: Artifact) -> Version:
-        """Load on all targets at once; a version is up with the first, the others join as they come."""
-        plan = revision.plan
-        targets = await self._targets(plan, artifact.suffix)
-        revision.targets = targets
-        batching = plan.batch_size, plan.batch_delay
-        order = LoadOrder(plan.name, plan.version, str(artifact.path), artifact.sha256, *batching)
-        loading = {
-            self._workers.load(target, order): target
-            for target in targets
-            if target.worker is not None and not target.failure
-        }
-        waiting: set[asyncio.Future[Signature]] = set(loading)
-        signature: Signature | None = None
-        while waiting and signature is None:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            signature = next((f.result() for f in done if not f.cancelled() and f.exception() is None), None)
-        if signature is None:
-            raise _NoTargetLoads("; ".join(f"{t.name}: {t.failure or 'no such worker here'}" for t in targets))
-        if waiting:
-            await asyncio.wait(waiting, timeout=GRACE)
-        for future, target in loading.items():
-            future.add_done_callback(partial(_must_agree, target, signature))
-        return Version(plan.version, signature, tuple(targets))
-
-    async def _targets(self, plan: Plan, suffix: str) -> list[Target]:
-        targets: list[Target] = []
-        names: dict[str, bool] = {}
-        for entry in plan.targets:
-            workers = self._workers.resolve(entry)
-            names.update((worker, True) for worker in workers if worker not in names)
-            if not workers:
-                names[entry] = False
-        if not plan.targets:
-            names = dict.fromkeys(self._workers.everyone(), True)
-        for name, exists in names.items():
-            if exists:
-                targets.append(await self._workers.target(name, len(targets), suffix))
-            else:
-                targets.append(Target(name, len(targets), None))
-        return targets
-
     def _stop(self, revision: Revision) -> None:
         """Nobody is to use it any more: end its loading, or unload it when its last request has left."""
         if revision.task is not None:
             revision.task.cancel()
         if revision.adopted:
             return  # the same loaded files go on under newer settings
-        unload = self._unloader(revision)
+        unload = partial(self._loader.unload, revision)
         if revision.version is not None:
             revision.version.retire_when_idle(unload)
         else:
             unload()
-
-    def _unloader(self, revision: Revision) -> Callable[[], None]:
-        def unload() -> None:
-            for target in revision.targets:
-                if target.worker is not None:
-                    self._workers.unload(target)
-
-        return unload
 
     def _publish(self, deployment: Deployment) -> None:
         """Make the routes say what the revisions are; unload what is neither current, previous nor has a share."""
@@ -345,10 +271,6 @@ class Catalog:
         return self._table.find(name)
 
 
-class _NoTargetLoads(Exception):
-    """Every target refused the file."""
-
-
 class _MemoryShort(Exception):
     """There is not the memory that the version needs."""
 
@@ -361,16 +283,3 @@ def _usable(version: Version, degrade: str) -> bool:
     """Whether a target can serve that may: only the first one where the deployment says ``degrade: never``."""
     allowed = version.targets[:1] if degrade == "never" else version.targets
     return any(target.accepts_work for target in allowed)
-
-
-def _must_agree(target: Target, signature: Signature, future: asyncio.Future[Signature]) -> None:
-    """A target whose file takes or gives other tensors is not the same logical model."""
-    if future.cancelled() or future.exception() is not None:
-        return
-    theirs = future.result()
-    if _names(theirs) != _names(signature):
-        target.failure = f"takes or gives other tensors than the first target: {_names(theirs)}"
-
-
-def _names(signature: Signature) -> tuple[tuple[tuple[str, str], ...], ...]:
-    return tuple(tuple((spec.name, spec.datatype) for spec in side) for side in (signature.inputs, signature.outputs))

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import msgspec
 
 from gateway.errors import Conflict, NotFound
 from gateway.models.catalog import Catalog
-from gateway.models.manifest import Batching, ModelDeployment
+from gateway.models.manifest import (
+    Artifact,
+    Batching,
+    Check,
+    Golden,
+    ModelDeployment,
+    ModelFile,
+    accelerator_kind,
+    hex_digest,
+)
 from gateway.models.manifest_files import content_hash, load_manifests
 from gateway.models.repository import INTERVAL, KEPT_VERSIONS, Found, follow, scan
-from gateway.models.revision import Plan
-from gateway.models.store import Artifact, Store, file_sha256
+from gateway.models.revision import Plan, PlannedArtifact
+from gateway.models.store import Artifact as StoredFile
+from gateway.models.store import Store, Told, Wanted, file_sha256
 from gateway.strict_yaml import ConfigError
 
 log = logging.getLogger(__name__)
@@ -29,9 +43,12 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
         version=manifest.version,
         order=(1, sequence),
         content=content_hash(manifest),
-        file=f"{manifest.sha256} {' '.join(targets)} {batching.max_size} {batching.max_delay_ms:g}",
-        fetch=lambda: store.fetch(spec.model.uri, manifest.sha256),
-        local=spec.model.uri.startswith("file:"),
+        file=_same_files(manifest, batching),
+        artifacts=(
+            _planned(spec.model, "", spec.golden, store),
+            *(_planned(file, accelerator_kind(file.accelerator), file.golden, store) for file in spec.artifacts),
+        ),
+        golden=_golden(spec.golden, store),
         targets=targets,
         percent=spec.traffic.percent,
         budget=budget / 1e3 if budget else None,
@@ -41,7 +58,41 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
         batch_size=batching.max_size,
         batch_delay=batching.max_delay_ms / 1e3,
         min_memory=(spec.hardware.min_memory_mb or 0) << 20,
+        traffic=spec.traffic,
+        rollback=spec.rollback,
+        drift=spec.drift,
+        feedback=spec.feedback,
+        samples=spec.samples,
     )
+
+
+def _planned(file: ModelFile | Artifact, accelerator: str, check: Check | None, store: Store) -> PlannedArtifact:
+    wanted = Wanted(file.uri, hex_digest(file.checksum), file.size)
+    beside = file.uri.rpartition("/")[0]
+    external = [
+        Wanted(e.uri or f"{beside}/{e.path}", hex_digest(e.checksum), e.size, e.path) for e in file.external_data
+    ]
+    return PlannedArtifact(
+        accelerator,
+        PurePosixPath(urlsplit(file.uri).path).suffix,
+        lambda told: store.fetch(wanted, external, told),
+        file.uri.startswith("file:"),
+        check,
+    )
+
+
+def _golden(golden: Golden | None, store: Store) -> Callable[[Told], StoredFile] | None:
+    if golden is None:
+        return None
+    wanted = Wanted(golden.uri, hex_digest(golden.checksum) if golden.checksum else "")
+    return lambda told: store.fetch(wanted, (), told)
+
+
+def _same_files(manifest: ModelDeployment, batching: Batching) -> str:
+    """Equal for manifests whose files, and how they are loaded, are the same."""
+    spec = manifest.spec
+    parts = (spec.model, spec.artifacts, spec.golden, manifest.target_order(), batching)
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
 def plan_of_found(found: Found, rank: int) -> Plan:
@@ -54,7 +105,7 @@ def plan_of_found(found: Found, rank: int) -> Plan:
         order=(0, rank),
         content=content,
         file=content,
-        fetch=lambda: Artifact(path, file_sha256(path), path.suffix),
+        artifacts=(PlannedArtifact("", path.suffix, lambda told: StoredFile(path, file_sha256(path), path.suffix)),),
     )
 
 

@@ -7,10 +7,27 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.models.store import Artifact
+from gateway.models.manifest import Check, Drift, Feedback, Rollback, Samples, Traffic
+from gateway.models.store import Artifact, Told
 from gateway.routing.split import Split, shares_of
 from gateway.routing.table import Route
 from gateway.target import Target, Version
+
+_TRAFFIC, _ROLLBACK, _FEEDBACK = Traffic(), Rollback(), Feedback()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedArtifact:
+    """One of the files that a version can be loaded from."""
+
+    accelerator: str
+    """Backend kind of the workers that take it; empty: all others."""
+    suffix: str
+    fetch: Callable[[Told], Artifact]
+    """Blocks: run it in a thread. Raises ArtifactRefused."""
+    local: bool = True
+    check: Check | None = None
+    """How it is held to the golden samples; None: the rule for files of its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +42,10 @@ class Plan:
     """Changes when the file or the settings do."""
     file: str
     """Changes when the file or the targets do: the same file needs no second load."""
-    fetch: Callable[[], Artifact]
-    """Blocks: run it in a thread. Raises ArtifactRefused."""
-    local: bool = True
+    artifacts: tuple[PlannedArtifact, ...]
+    """The model's file first."""
+    golden: Callable[[Told], Artifact] | None = None
+    """Fetches the golden samples; blocks."""
     targets: tuple[str, ...] = ()
     """Worker names or backend kinds; empty: all workers that load such files."""
     percent: int | None = None
@@ -40,6 +58,11 @@ class Plan:
     """Seconds."""
     min_memory: int = 0
     """Bytes that must be available before it is loaded; 0: it does not say."""
+    traffic: Traffic = _TRAFFIC
+    rollback: Rollback = _ROLLBACK
+    drift: Drift | None = None
+    feedback: Feedback = _FEEDBACK
+    samples: Samples | None = None
 
     def same_file(self, other: Plan) -> bool:
         return self.file == other.file
@@ -58,6 +81,10 @@ class Revision:
     reason: str = ""
     last_update: float = 0.0
     sha256: str = ""
+    progress: tuple[int, int] | None = None
+    """Bytes fetched, bytes in all (0: not known); None: nothing is being fetched."""
+    artifact: Artifact | None = None
+    """The model's file, once it is there."""
     version: Version | None = None
     targets: list[Target] = field(default_factory=list)
     task: asyncio.Task[None] | None = None

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,22 @@ from urllib.parse import unquote, urlsplit
 _CHUNK = 1 << 20
 
 
+Told = Callable[[int, int], None]
+"""Is told of bytes had and bytes in all (0: not known), from the thread that fetches. What it raises ends the fetch."""
+
+
 class ArtifactRefused(Exception):
     """The file can't be had, or is not what the manifest says. The message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One file that a manifest names. ``name``: of external data, as the model names it."""
+
+    uri: str
+    sha256: str
+    size: int | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,8 @@ class Artifact:
     path: Path
     sha256: str
     suffix: str
+    external: tuple[tuple[str, str], ...] = ()
+    """Name and SHA-256 of each file of external data, which lie beside ``path``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +87,15 @@ class Store:
         (self._manifests / f"{name}@{version}.json").unlink(missing_ok=True)
         _sync_folder(self._manifests)
 
-    def fetch(self, uri: str, sha256: str) -> Artifact:
-        """Copy the file of a ``file:`` URI into the store, verified.
+    def fetch(self, wanted: Wanted, external: Sequence[Wanted], told: Told) -> Artifact:
+        """Copy a file into the store, verified.
 
         The bytes that are hashed are the bytes that are stored: what changes afterwards at the source changes nothing.
 
         Raises:
             ArtifactRefused: unreadable, not a regular file, another checksum, no room.
         """
+        uri, sha256 = wanted.uri, wanted.sha256
         source = local_path(uri)
         final = self._models / (sha256.lower() + source.suffix)
         if final.exists() and file_sha256(final) == sha256.lower():
@@ -90,6 +107,7 @@ class Store:
                 while chunk := file.read(_CHUNK):
                     digest.update(chunk)
                     copy.write(chunk)
+                    told(copy.tell(), wanted.size or 0)
                 copy.flush()
                 os.fsync(copy.fileno())
             if digest.hexdigest() != sha256.lower():

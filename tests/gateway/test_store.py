@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from gateway.models.store import ArtifactRefused, Store, Stored, local_path
+from gateway.models.store import ArtifactRefused, Store, Stored, Wanted, local_path
 
 
 @pytest.fixture
@@ -17,6 +17,10 @@ def store(tmp_path):
     return made
 
 
+def untold(done: int, total: int) -> None:
+    """Nobody wants to know how far it is."""
+
+
 def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -24,27 +28,27 @@ def sha(content: bytes) -> str:
 def test_a_file_is_copied_under_its_checksum_and_the_source_may_go(store, tmp_path):
     source = tmp_path / "m.onnx"
     source.write_bytes(b"model")
-    artifact = store.fetch(source.as_uri(), sha(b"model"))
+    artifact = store.fetch(Wanted(source.as_uri(), sha(b"model")), (), untold)
     source.unlink()
     assert artifact.path.read_bytes() == b"model"
-    assert store.fetch(source.as_uri(), sha(b"model")).path == artifact.path  # the copy is enough
+    assert store.fetch(Wanted(source.as_uri(), sha(b"model")), (), untold).path == artifact.path  # the copy is enough
 
 
 def test_a_wrong_checksum_is_refused_and_leaves_nothing(store, tmp_path):
     source = tmp_path / "m.onnx"
     source.write_bytes(b"model")
     with pytest.raises(ArtifactRefused, match=sha(b"model")):
-        store.fetch(source.as_uri(), "0" * 64)
+        store.fetch(Wanted(source.as_uri(), "0" * 64), (), untold)
     assert [path for path in (tmp_path / "state" / "models").rglob("*") if path.is_file()] == []
 
 
 def test_a_damaged_copy_is_fetched_again(store, tmp_path):
     source = tmp_path / "m.onnx"
     source.write_bytes(b"model")
-    copy = store.fetch(source.as_uri(), sha(b"model")).path
+    copy = store.fetch(Wanted(source.as_uri(), sha(b"model")), (), untold).path
     copy.chmod(0o600)
     copy.write_bytes(b"rot")
-    assert store.fetch(source.as_uri(), sha(b"model")).path.read_bytes() == b"model"
+    assert store.fetch(Wanted(source.as_uri(), sha(b"model")), (), untold).path.read_bytes() == b"model"
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "fifo"])
@@ -55,7 +59,7 @@ def test_what_is_no_regular_file_is_refused(store, tmp_path, kind):
     elif kind == "fifo":
         os.mkfifo(source)
     with pytest.raises(ArtifactRefused, match=r"m\.onnx"):
-        store.fetch(source.as_uri(), "0" * 64)
+        store.fetch(Wanted(source.as_uri(), "0" * 64), (), untold)
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/m.onnx", "https://host/m.onnx", "file://elsewhere/m.onnx"])

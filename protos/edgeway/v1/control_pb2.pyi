@@ -7,10 +7,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("manifests",)
+    __slots__ = ("manifests", "signed")
     MANIFESTS_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
     manifests: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, manifests: _Optional[_Iterable[str]] = ...) -> None: ...
+    signed: _containers.RepeatedCompositeFieldContainer[SignedManifests]
+    def __init__(self, manifests: _Optional[_Iterable[str]] = ..., signed: _Optional[_Iterable[_Union[SignedManifests, _Mapping]]] = ...) -> None: ...
+
+class SignedManifests(_message.Message):
+    __slots__ = ("content", "signature", "folder", "source")
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    signature: bytes
+    folder: str
+    source: str
+    def __init__(self, content: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., folder: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
     __slots__ = ("applied", "warnings")
@@ -63,7 +77,7 @@ class Latency(_message.Message):
     def __init__(self, p50_ms: _Optional[float] = ..., p95_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ..., count: _Optional[int] = ...) -> None: ...
 
 class VersionStatus(_message.Message):
-    __slots__ = ("version", "state", "reason", "percent", "current", "previous", "checksum", "last_update", "requests", "errors", "latency", "accuracy", "drift", "agreement")
+    __slots__ = ("version", "state", "reason", "percent", "current", "previous", "checksum", "last_update", "requests", "errors", "latency", "accuracy", "drift", "agreement", "progress", "shadow", "steps", "accuracy_detail", "agreement_detail", "comparisons", "drift_detail")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +92,13 @@ class VersionStatus(_message.Message):
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     DRIFT_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    COMPARISONS_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_DETAIL_FIELD_NUMBER: _ClassVar[int]
     version: str
     state: str
     reason: str
@@ -92,7 +113,46 @@ class VersionStatus(_message.Message):
     accuracy: float
     drift: float
     agreement: float
-    def __init__(self, version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., percent: _Optional[int] = ..., current: bool = ..., previous: bool = ..., checksum: _Optional[str] = ..., last_update: _Optional[float] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., latency: _Optional[_Union[Latency, _Mapping]] = ..., accuracy: _Optional[float] = ..., drift: _Optional[float] = ..., agreement: _Optional[float] = ...) -> None: ...
+    progress: Progress
+    shadow: bool
+    steps: _containers.RepeatedScalarFieldContainer[int]
+    accuracy_detail: Share
+    agreement_detail: Share
+    comparisons: _containers.RepeatedCompositeFieldContainer[Comparison]
+    drift_detail: str
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., percent: _Optional[int] = ..., current: bool = ..., previous: bool = ..., checksum: _Optional[str] = ..., last_update: _Optional[float] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., latency: _Optional[_Union[Latency, _Mapping]] = ..., accuracy: _Optional[float] = ..., drift: _Optional[float] = ..., agreement: _Optional[float] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., shadow: bool = ..., steps: _Optional[_Iterable[int]] = ..., accuracy_detail: _Optional[_Union[Share, _Mapping]] = ..., agreement_detail: _Optional[_Union[Share, _Mapping]] = ..., comparisons: _Optional[_Iterable[_Union[Comparison, _Mapping]]] = ..., drift_detail: _Optional[str] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("done", "total")
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    done: int
+    total: int
+    def __init__(self, done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
+
+class Share(_message.Message):
+    __slots__ = ("right", "total", "low", "high")
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    right: int
+    total: int
+    low: float
+    high: float
+    def __init__(self, right: _Optional[int] = ..., total: _Optional[int] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
+
+class Comparison(_message.Message):
+    __slots__ = ("of", "p_value", "here", "there")
+    OF_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    HERE_FIELD_NUMBER: _ClassVar[int]
+    THERE_FIELD_NUMBER: _ClassVar[int]
+    of: str
+    p_value: float
+    here: float
+    there: float
+    def __init__(self, of: _Optional[str] = ..., p_value: _Optional[float] = ..., here: _Optional[float] = ..., there: _Optional[float] = ...) -> None: ...
 
 class DeploymentStatus(_message.Message):
     __slots__ = ("name", "versions")

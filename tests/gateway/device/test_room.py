@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from gateway.models.catalog import RETURN_AFTER, UNUSED_AFTER, Catalog
+from gateway.models.loading import Loader
 from gateway.models.manifest_files import from_json
 from gateway.models.plans import plan_of
-from gateway.models.revision import Plan
+from gateway.models.revision import Plan, PlannedArtifact
 from gateway.models.store import Artifact
 from gateway.request import Signature
 from gateway.routing.table import Table
@@ -75,7 +76,7 @@ class Device:
         self.events: list[str] = []
         self.changed = asyncio.Event()
         self.workers = FakeWorkers()
-        self.catalog = Catalog(Table(), self.workers, self._emit, self._refusal, lambda: self.now)
+        self.catalog = Catalog(Table(), Loader(self.workers), self._emit, self._refusal, lambda: self.now)
 
     def _emit(self, kind, message, **about):
         self.events.append(f"{kind} {about['deployment']} {about['version']}")
@@ -106,7 +107,8 @@ class Device:
 def plan(version: str = "1", order: int = 1, **fields) -> Plan:
     """A plan whose file is that of its version, unless told otherwise."""
     artifact = Artifact(Path("/m.onnx"), "0" * 64, ".onnx")
-    made = Plan("m", version, (1, order), f"{version} {fields}", version, lambda: artifact, targets=("cpu",))
+    files = (PlannedArtifact("", ".onnx", lambda told: artifact),)
+    made = Plan("m", version, (1, order), f"{version} {fields}", version, files, targets=("cpu",))
     return replace(made, **fields)
 
 
