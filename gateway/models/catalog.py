@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from gateway.errors import NotFound, Unavailable
-from gateway.models.loading import Loader, NoTargetLoads
+from gateway.models.loading import Barred, Loader, NoTargetLoads
 from gateway.models.revision import Deployment, Plan, Revision
 from gateway.models.store import ArtifactRefused
 from gateway.request import Description, IndexEntry
@@ -132,6 +132,7 @@ class Catalog:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._loader.close()
 
     async def settled(self) -> None:
         """Returns when no version is on its way up any more."""
@@ -152,6 +153,8 @@ class Catalog:
             self._become(revision, "failed", str(refused))
         except ArtifactRefused as refused:
             self._become(revision, "failed", str(refused))
+        except Barred as refused:
+            self._become(revision, "barred", str(refused))
         except NoTargetLoads as refused:
             self._become(revision, "failed", str(refused))
         else:
@@ -244,7 +247,7 @@ class Catalog:
         return loaded is not None and _usable(loaded, route.degrade)
 
     def index(self) -> list[IndexEntry]:
-        states = {"ready": "READY", "failed": "UNAVAILABLE", "unloaded": "UNAVAILABLE"}
+        states = {"ready": "READY", "failed": "UNAVAILABLE", "barred": "UNAVAILABLE", "unloaded": "UNAVAILABLE"}
         return [
             IndexEntry(name, revision.label, states.get(revision.state, "LOADING"), revision.reason)
             for name, deployment in sorted(self._deployments.items())
