@@ -114,6 +114,9 @@ class Steering:
                 await self._ledger.commit(Change(stored, (), rollouts, counters))
                 self._stored |= stored
                 self._counters |= counters
+            for each in accepted:
+                if each.changed:
+                    self._emit("applied", origin or "by command", deployment=each.name, version=each.version)
             if plans:
                 self._catalog.offer_all(plans)
                 self._keep(*rollouts)
