@@ -107,7 +107,7 @@ class Loader:
                     fetched = fetches.start(str(number), planned.fetch, partial(waits, targets=able))
                     sources += [_Source(target, planned, fetched) for target in able]
             if golden is not None:
-                await golden
+                await _samples(golden)
             await self._first(revision, sources, fetches)
         except asyncio.CancelledError:
             self._end(revision)
@@ -228,6 +228,14 @@ class Loader:
         return targets
 
 
+async def _samples(golden: asyncio.Task[Artifact]) -> None:
+    """Raises ArtifactRefused."""
+    try:
+        await golden
+    except ArtifactRefused as refused:
+        raise ArtifactRefused(f"golden samples: {refused}") from refused
+
+
 def order_of(plan: Plan, artifact: Artifact, golden: Golden | None) -> LoadOrder:
     """What a worker is told of a file."""
     return LoadOrder(
@@ -255,7 +263,9 @@ def golden_of(samples: Artifact, check: Check | None) -> Golden:
 
 
 def _chosen(plan: Plan, target: Target) -> PlannedArtifact:
-    return _for(plan, target.worker.backend if target.worker is not None else "")
+    if target.worker is None or len(plan.artifacts) == 1:
+        return plan.artifacts[0]
+    return _for(plan, target.worker.backend)
 
 
 def _for(plan: Plan, backend: str) -> PlannedArtifact:
