@@ -22,6 +22,10 @@ class ArtifactRefused(Exception):
     """The file can't be had, or is not what the manifest says. The message says which."""
 
 
+class LinkLost(ArtifactRefused):
+    """The source can't be reached any more. What came so far is kept, and the next fetch goes on from there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """One file that a manifest names. ``name``: of external data, as the model names it."""
