@@ -137,7 +137,7 @@ async def _serve(
         table, Loader(workers), events.emit, lambda plan, promised: memory.refuse(plan.min_memory, reserve, promised)
     )
     relief = MemoryRelief(catalog, events.emit)
-    store = Store(settings.state_dir)
+    store = Store(settings.state_dir, settings=config.store)
     operations = GatewayOperations(catalog, workers, store, recorder, events, stop.set, lambda: memory.state)
     journal = open_journal(config)
     heat = DeviceHeat(
@@ -185,7 +185,8 @@ async def _serve(
         if settings.metrics:
             metrics = MetricsServer(settings.metrics, recorder, operations.readings)
         try:
-            store.prepare()
+            for problem in store.prepare():
+                events.emit("store-problem", problem)
         except OSError as failed:
             raise StartFailed(f"the state directory {settings.state_dir} can't be used: {failed.strerror}") from failed
         memory.start(loop)
