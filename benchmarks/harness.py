@@ -36,6 +36,10 @@ class Gateway:
     flags: Sequence[str] = ()
     tcp: str = "127.0.0.1:0"
     environment: dict[str, str] = field(default_factory=dict)
+    under: Callable[[list[str]], list[str]] = list
+    """Makes the command one that starts it in some special way."""
+    descriptors: Sequence[int] = ()
+    """Passed on to it."""
     process: subprocess.Popen[str] | None = None
     ready: dict[str, Any] = field(default_factory=dict)
 
@@ -69,7 +73,12 @@ class Gateway:
         """Start it and wait until it is ready."""
         with (self.folder / "gateway.log").open("a") as log:
             self.process = subprocess.Popen(
-                self.command(), stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **self.environment}
+                self.under(self.command()),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **self.environment},
+                pass_fds=self.descriptors,
             )
         line = first_line(self.process, START_LIMIT)
         if not line:

@@ -224,14 +224,11 @@ class Store(ManifestFolder):
         if path is None:
             part, digest = self._download(wanted, told)
             path = self._models / (digest + wanted.suffix)
-            part.replace(path)
-            try:
+            with _undone(part, path):  # a name that may be gone after a power cut is none that anybody may rely on
+                part.replace(path)
                 if not wanted.sha256:
                     (self._models / f"{digest}@{wanted.key}").touch(mode=0o640)
                 sync_folder(self._models)
-            except OSError:
-                _delete(path)  # it may be gone after a power cut, so nobody is to find it and rely on it
-                raise
             self._is_right(path, digest, just_written=True)
         self._touch(path)
         return Artifact(path, path.name[:64], wanted.suffix)
@@ -256,22 +253,15 @@ class Store(ManifestFolder):
             whole = self._partial / f"{folder.name}.whole"
             shutil.rmtree(whole, ignore_errors=True)
             parts = {name: self._download(each, told)[0] for name, each in files.items()}
-            try:
+            with _undone(whole, folder, *parts.values()):
                 whole.mkdir(mode=0o750)
                 for name, part in parts.items():
                     part.replace(whole / name)
                 _write(whole / _LISTED, json.dumps({name: each.key for name, each in files.items()}).encode())
                 sync_folder(whole)
-                if os.path.lexists(folder):
-                    _delete(folder)
+                _delete(folder)
                 whole.replace(folder)
-                try:
-                    sync_folder(self._models)
-                except OSError:
-                    _delete(folder)
-                    raise
-            finally:
-                shutil.rmtree(whole, ignore_errors=True)
+                sync_folder(self._models)
             for name, each in files.items():
                 self._is_right(folder / name, each.key, just_written=True)
         self._touch(folder / model)
@@ -503,6 +493,17 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _undone(*paths: Path) -> Iterator[None]:
+    """When a step fails, none of these stays."""
+    try:
+        yield
+    except OSError:
+        for path in paths:
+            _delete(path)
+        raise
 
 
 def _item(path: Path, marks: Collection[str] = ()) -> Item | None:
