@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -24,6 +24,8 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 START_LIMIT = 30.0
+NOT_HERE = 77
+"""Exit code of a show that this machine can't run; what test runners take for skipped."""
 OPSET = [helper.make_opsetid("", 17)]
 
 
@@ -314,6 +316,12 @@ class Verdict:
     def end(self) -> None:
         """Raises SystemExit."""
         raise SystemExit(1 if self.failed else 0)
+
+
+def not_here(why: str) -> NoReturn:
+    """End a show that this machine can't run."""
+    print(why)
+    raise SystemExit(NOT_HERE)
 
 
 def poisonable() -> onnx.ModelProto:

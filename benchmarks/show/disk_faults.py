@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 
 from benchmarks.admin import Admin
-from benchmarks.harness import Gateway, Verdict, manifest, scaled, scratch
+from benchmarks.harness import Gateway, Verdict, manifest, not_here, scaled, scratch
 from benchmarks.syscalls import Call, Supervised, available
 from edgeway.client import Client, InferenceError
 from edgeway.v1 import control_pb2 as control
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="try each so many-th call only")
     options = parser.parse_args()
     if why := available():
-        raise SystemExit(f"disk faults can't be injected here: {why}")
+        not_here(f"disk faults can't be injected here: {why}")
     verdict = Verdict("each call of an install that touches the disk fails once")
     with scratch() as folder:
         sweep(folder, options.every, verdict)
