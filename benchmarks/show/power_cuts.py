@@ -266,8 +266,8 @@ def main() -> None:
     took = (time.monotonic() - began) / options.cuts
     verdict.check(
         not problems,
-        f"each boot serves exactly the old or the new ({ends['old']} old, {ends['new']} new), no torn file, nothing that "
-        f"was acknowledged is lost ({ends['acknowledged']} were, {ends['ready']} ready or done): {len(problems)} "
+        f"each boot serves exactly the old or the new ({ends['old']} old, {ends['new']} new), no torn file, nothing "
+        f"acknowledged is lost ({ends['acknowledged']} were, {ends['ready']} ready or done): {len(problems)} "
         f"exceptions (none); {took:.1f} s for each",
     )
     for problem in problems:

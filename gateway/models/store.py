@@ -85,53 +85,7 @@ a later call may go on, ArtifactRefused when it may not, OSError when the file c
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An accepted manifest. ``sequence`` orders them by acceptance; ``applied`` is wall-clock seconds."""
-
-    sequence: int
-    applied: float
-    manifest: dict[str, Any]
-
-
-class ManifestFolder:
-    """Accepted manifests, a file for each."""
-
-    def __init__(self, root: Path) -> None:
-        self._manifests = root / "manifests"
-
-    def prepare(self) -> list[str]:
-        self._manifests.mkdir(parents=True, exist_ok=True, mode=0o750)
-        for leftover in self._manifests.glob("*.partial"):
-            leftover.unlink(missing_ok=True)
-        return []
-
-    def manifests(self) -> tuple[list[Stored], list[str]]:
-        """All accepted manifests in their order, and a line for each file that can't be read."""
-        found, problems = [], []
-        for path in self._manifests.glob("*.json"):
-            try:
-                raw = json.loads(path.read_text("utf-8"))
-                found.append(Stored(int(raw["sequence"]), float(raw["applied"]), dict(raw["manifest"])))
-            except (OSError, ValueError, KeyError, TypeError) as damaged:
-                problems.append(f"{path.name}: {damaged}")
-        return sorted(found, key=lambda stored: stored.sequence), problems
-
-    def keep(self, name: str, version: str, stored: Stored) -> None:
-        """Write a manifest so that a power cut leaves the old or the new one."""
-        content = json.dumps({"sequence": stored.sequence, "applied": stored.applied, "manifest": stored.manifest})
-        final = self._manifests / f"{name}@{version}.json"
-        partial = final.with_name(final.name + ".partial")
-        _write(partial, content.encode())
-        partial.replace(final)
-        sync_folder(self._manifests)
-
-    def forget(self, name: str, version: str) -> None:
-        (self._manifests / f"{name}@{version}.json").unlink(missing_ok=True)
-        sync_folder(self._manifests)
-
-
-class Store(ManifestFolder):
+class Store:
     """Model files under one state directory. Methods block: call them in a thread; any of them may run beside another.
 
     A file is ``models/DIGEST.onnx``; a model with external data is a folder of its own; a file that was wanted without
@@ -146,7 +100,6 @@ class Store(ManifestFolder):
         kept: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """``kept()`` gives the keys of files that must stay, each with who needs it; any thread calls it."""
-        super().__init__(root)
         self._fetch: Fetch = fetch or copy_local
         self._settings = settings or StoreSettings()
         self._kept = kept
@@ -165,7 +118,7 @@ class Store(ManifestFolder):
         Raises:
             OSError: there is no folder and none can be made.
         """
-        problems = super().prepare()
+        problems = []
         self._partial.mkdir(parents=True, exist_ok=True, mode=0o750)
         with contextlib.suppress(OSError):
             sync_folder(self._models)  # a process that was killed may have renamed a file, and no more

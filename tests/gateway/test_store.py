@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.config import StoreSettings
 from gateway.models.space import Item, to_go
-from gateway.models.store import ArtifactRefused, LinkLost, Store, Stored, Wanted, local_path
+from gateway.models.store import ArtifactRefused, LinkLost, Store, Wanted, local_path
 
 MB = 1 << 20
 
@@ -381,19 +381,6 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path):
     (tmp_path / "state" / "models").write_text("no folder")
     with pytest.raises(ArtifactRefused, match=r"the model store can't take m\.onnx: (Not a directory|File exists)"):
         Store(tmp_path / "state").fetch(wanted(tmp_path, b"model"), (), untold)
-
-
-def test_manifests_come_back_in_order_and_a_damaged_one_is_told(store, tmp_path):
-    for sequence, version in enumerate(("1", "2")):
-        store.keep("m", version, Stored(sequence, 1.0, {"version": version}))
-    damaged = next((tmp_path / "state").rglob("*.json"))
-    kept, problems = store.manifests()
-    assert ([each.manifest["version"] for each in kept], problems) == (["1", "2"], [])
-    damaged.write_text("{half")
-    kept, problems = store.manifests()
-    assert (len(kept), len(problems)) == (1, 1)
-    store.forget("m", kept[0].manifest["version"])
-    assert store.manifests()[0] == []
 
 
 def test_progress_is_told_from_the_beginning_to_the_end(store, tmp_path):
