@@ -47,6 +47,8 @@ class Plan:
     """Changes when the file or the targets do: the same file needs no second load."""
     artifacts: tuple[PlannedArtifact, ...]
     """The model's file first."""
+    keys: frozenset[str] = frozenset()
+    """Of all its files in the store; empty: they are not from there."""
     golden: Callable[[Told], Artifact] | None = None
     """Fetches the golden samples; blocks."""
     targets: tuple[str, ...] = ()
