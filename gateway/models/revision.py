@@ -51,6 +51,8 @@ class Plan:
     """Of all its files in the store; empty: they are not from there."""
     golden: Callable[[Told], Artifact] | None = None
     """Fetches the golden samples; blocks."""
+    reference: Callable[[Told], Artifact] | None = None
+    """Fetches the outputs that drift is measured against; blocks."""
     targets: tuple[str, ...] = ()
     """Worker names or backend kinds; empty: all workers that load such files."""
     percent: int | None = None
