@@ -152,7 +152,7 @@ async def _serve(
         moved=lambda name: steering.keep(name),
     )
     relief = MemoryRelief(catalog, events.emit)
-    store = Store(settings.state_dir, settings=config.store)
+    store = Store(settings.state_dir, settings=config.store, kept=lambda: catalog.needed)
     ledger = Ledger(State(settings.state_dir), events)
     steering = Steering(catalog, ledger, store, events.emit)
     guard = Guard(catalog, steering, workers.troubled, lambda name, label: None, time.monotonic)
@@ -218,6 +218,8 @@ async def _serve(
         workers.start()
         await workers.introduced()
         steering.restore(known)
+        for gone in await asyncio.to_thread(store.sweep, catalog.wanted()):
+            events.emit("store-swept", f"{gone}: no version wants it any more")
         background.append(asyncio.create_task(ledger.keep_events()))
         await _follow(settings, operations, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
