@@ -129,7 +129,7 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self.close_connection = True
             server.serve(self)
 
@@ -144,3 +144,61 @@ def cut_link(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.flush()
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
+
+
+class BadLink:
+    """A TCP port before another one. Links over it are cut: the first after ``cuts[0]`` bytes of answer, and so on."""
+
+    def __init__(self, port: int, cuts: list[int]) -> None:
+        self.cuts = list(cuts)
+        self.brought = 0
+        """Bytes of answers."""
+        self._target = port
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 10)  # what a cut loses on this side
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._join, args=(near,), daemon=True).start()
+
+    def _join(self, near: socket.socket) -> None:
+        with self._lock:
+            left = self.cuts.pop(0) if self.cuts else None
+        with near, socket.create_connection(("127.0.0.1", self._target)) as far:
+            asking = threading.Thread(target=_copy, args=(near, far), daemon=True)
+            asking.start()
+            try:
+                while chunk := far.recv(16 << 10):
+                    near.sendall(chunk[:left])
+                    self.brought += len(chunk[:left])
+                    if left is not None and (left := left - len(chunk)) <= 0:
+                        near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        near.shutdown(socket.SHUT_RD)  # a socket that a thread reads from does not close
+                        asking.join()
+                        return
+            except OSError:
+                return
+
+    def __enter__(self) -> BadLink:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while chunk := source.recv(16 << 10):
+            target.sendall(chunk)
+    except OSError:
+        return

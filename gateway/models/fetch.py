@@ -12,12 +12,15 @@ from pathlib import Path
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from gateway.config import FetchSettings
-from gateway.models.sources.allowed import Allowed, masked
+from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.file import FileSource
 from gateway.models.sources.http import HttpSource
+from gateway.models.sources.objects import ObjectSource
+from gateway.models.sources.oci import OciSource
 from gateway.models.sources.pace import Pace
 from gateway.models.sources.partial import Partial
 from gateway.models.sources.source import Download, LinkTrouble, Source
+from gateway.models.sources.uris import masked
 from gateway.models.store import ArtifactRefused, Told, Wanted
 
 _TELL_EVERY = 0.1
@@ -74,12 +77,17 @@ class Fetcher:
             raise ArtifactRefused(f"{masked(wanted.uri)}: {partial.name}: {failed.strerror or failed}") from failed
 
     def _source(self, wanted: Wanted) -> Source:
-        scheme = wanted.uri.partition(":")[0].lower()
+        settings, scheme = self._settings, wanted.uri.partition(":")[0].lower()
         self._allowed.check_scheme(scheme)
         if scheme == "file":
             return FileSource(wanted.uri)
         if scheme in ("http", "https"):
-            return HttpSource(wanted.uri, self._allowed, self._settings.timeout_seconds)
+            return HttpSource(wanted.uri, self._allowed, settings.timeout_seconds)
+        if scheme in ("s3", "gs", "az"):
+            return ObjectSource(wanted.uri, settings.object_store, self._allowed, settings.timeout_seconds)
+        if scheme == "oci":
+            plain = settings.plain_registries
+            return OciSource(wanted.uri, wanted.sha256, plain, self._allowed, settings.timeout_seconds)
         raise ArtifactRefused(f"{scheme}: can't be fetched by this gateway")
 
     def _bring(self, source: Source, wanted: Wanted, here: Partial, teller: _Teller) -> str:

@@ -246,7 +246,7 @@ def test_a_server_that_says_nothing_is_given_up(server, partial):
 
 def test_a_compressed_answer_that_nobody_asked_for_is_refused(server, partial):
     server.extra = {"Content-Encoding": "gzip"}
-    with pytest.raises(ArtifactRefused, match="encoded .gzip., although that was not asked for"):
+    with pytest.raises(ArtifactRefused, match=r"encoded .gzip., although that was not asked for"):
         fetch(server.url(), partial)
     assert server.asked[0][1]["accept-encoding"] == "identity"
 
@@ -335,7 +335,7 @@ def test_what_is_not_allowed_is_refused_before_a_connection(server, partial, mor
     "uri", ["http://evil.test\\@127.0.0.1/x", "http:///x", "http://a b/", "http://[::1/x", "http:x"]
 )
 def test_a_uri_that_can_be_read_in_two_ways_is_none(partial, uri):
-    with pytest.raises(ArtifactRefused, match="no URI that names a host|neither http"):
+    with pytest.raises(ArtifactRefused, match=r"no URI that names a host|neither http"):
         fetch(uri, partial, hosts=("127.0.0.1",))
 
 
@@ -418,7 +418,7 @@ def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left(server, partial):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(ArtifactRefused, match="model.partial: File too large"):
+        with pytest.raises(ArtifactRefused, match=r"model\.partial: File too large"):
             fetch(server.url(), partial)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

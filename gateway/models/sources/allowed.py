@@ -1,15 +1,11 @@
-"""Which schemes and hosts models may come from, and how a URI is shown to people."""
+"""Which schemes and hosts models may come from, looked at before every connection."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
+from gateway.models.sources.uris import shown
 from gateway.models.store import ArtifactRefused
-
-_LONGEST = 200
-_UNSEEN = re.compile(r"[^\x21-\x7e]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +37,3 @@ def _matches(entry: str, name: str, port: int | None) -> bool:
         entry = entry.removesuffix(f":{port}")
     entry = entry.strip("[]")
     return name.endswith(entry[1:]) if entry.startswith("*.") else name == entry
-
-
-def shown(text: str) -> str:
-    """Foreign text for a message: one line, printable, not long."""
-    line = _UNSEEN.sub("?", text)
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
-
-
-def masked(uri: str) -> str:
-    """The URI for a message: without user, password and query, which may hold keys."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return shown(uri.partition("?")[0].rpartition("@")[2])
-    host, query = parts.netloc.rpartition("@")[2], "?..." if parts.query else ""
-    slashes = "//" if parts.netloc or parts.scheme == "file" else ""
-    return shown(f"{parts.scheme}:{slashes}{host}{parts.path}{query}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from gateway.models.sources.allowed import masked
+from gateway.models.sources.uris import masked
 from gateway.models.store import ArtifactRefused
 
 

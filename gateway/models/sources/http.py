@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin
 
-from gateway.models.sources.allowed import Allowed, masked, shown
+from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.source import LinkTrouble
+from gateway.models.sources.uris import masked, shown
 from gateway.models.store import ArtifactRefused
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class HttpSource:
             after = self._checked(urljoin(url.url, target))
         except ArtifactRefused as refused:
             raise ArtifactRefused(f"redirected: {refused}") from None
+        except ValueError:
+            raise ArtifactRefused(f"redirected: {masked(target)} is no URI that names a host") from None
         if url.scheme == "https" and after.scheme != "https":
             raise ArtifactRefused(
                 f"redirected from https to {masked(after.url)}: that could be read and changed by all"
