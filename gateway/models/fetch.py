@@ -21,7 +21,7 @@ from gateway.models.sources.pace import Pace
 from gateway.models.sources.partial import Partial
 from gateway.models.sources.source import Download, LinkTrouble, Source
 from gateway.models.sources.uris import masked
-from gateway.models.store import ArtifactRefused, Told, Wanted
+from gateway.models.store import ArtifactRefused, LinkLost, Told, Wanted
 
 _TELL_EVERY = 0.1
 _LOOK_EVERY = 0.2
@@ -60,21 +60,20 @@ class Fetcher:
             its SHA-256 as hex digits: the one wanted, if one is. The file is not synced to the disk.
 
         Raises:
-            ArtifactRefused: it can't be had, or is not what is wanted; then nothing is left of it, unless it may go on
-                later. Whatever ``told`` raises goes through, and what is here stays.
+            LinkLost: not now; what came stays, and a later call goes on from there. So it is with what ``told`` raises.
+            ArtifactRefused: never, as things are. Nothing of use is left.
+            OSError: the file can't be written. Nothing is left: half a file would only fill the disk further.
         """
         try:
             source = self._source(wanted)
             with Partial(partial, wanted.uri) as here:
                 try:
                     return self._bring(source, wanted, here, _Teller(told, here, wanted.size, self._clock))
-                except OSError:  # the disk's: half a file would only fill it further
+                except OSError:
                     here.discard()
                     raise
         except ArtifactRefused as refused:
-            raise ArtifactRefused(f"{masked(wanted.uri)}: {refused}") from refused
-        except OSError as failed:
-            raise ArtifactRefused(f"{masked(wanted.uri)}: {partial.name}: {failed.strerror or failed}") from failed
+            raise type(refused)(f"{masked(wanted.uri)}: {refused}") from refused
 
     def _source(self, wanted: Wanted) -> Source:
         settings, scheme = self._settings, wanted.uri.partition(":")[0].lower()
@@ -121,7 +120,7 @@ class Fetcher:
             while not tries(self._answer, source, wanted, here, teller, ends):
                 self._pause(random.uniform(*_AFTER_PROGRESS), teller)  # noqa: S311  # noqa: S311
         except LinkTrouble as trouble:
-            raise ArtifactRefused(f"given up after {patience:g} s without a new byte: {trouble}") from trouble
+            raise LinkLost(f"given up after {patience:g} s without a new byte: {trouble}") from trouble
         teller.tell()
 
     def _answer(self, source: Source, wanted: Wanted, here: Partial, teller: _Teller, ends: set[int]) -> bool:
@@ -133,7 +132,7 @@ class Fetcher:
             self._check_end(wanted, here, ends)
         except LinkTrouble:
             if self._ended.is_set():
-                raise ArtifactRefused("the gateway stops") from None
+                raise LinkLost("the gateway stops") from None
             if here.best == before:
                 raise
             return False
@@ -151,6 +150,7 @@ class Fetcher:
         with contextlib.closing(download), self._abortable(download):
             self._check_size(wanted, download.size)
             here.begin(download.start, download.size, download.validator)
+            teller.tell_now_and_then()
             while chunk := download.read(min(pace.most, limit + 1 - here.position)):
                 here.write(chunk)
                 if here.position > limit:
@@ -159,7 +159,7 @@ class Fetcher:
                 teller.tell_now_and_then()
                 pace.spend(len(chunk))
                 if self._ended.is_set():
-                    raise ArtifactRefused("the gateway stops")
+                    raise LinkLost("the gateway stops")
 
     @contextlib.contextmanager
     def _abortable(self, download: Download) -> Iterator[None]:
@@ -203,7 +203,7 @@ class Fetcher:
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:
             if self._ended.wait(min(left, _LOOK_EVERY)):
-                raise ArtifactRefused("the gateway stops")
+                raise LinkLost("the gateway stops")
             teller.tell()
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import stat
-from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
 
-from gateway.models.sources.uris import masked
-from gateway.models.store import ArtifactRefused
+from gateway.models.store import ArtifactRefused, local_path, open_regular
 
 
 class FileSource:
@@ -50,32 +46,3 @@ class FileDownload:
 
     def close(self) -> None:
         self._file.close()
-
-
-def local_path(uri: str) -> Path:
-    """The absolute path that a ``file:`` URI names.
-
-    Raises:
-        ArtifactRefused: another host, or a relative path.
-    """
-    parts = urlsplit(uri)
-    if parts.netloc not in ("", "localhost"):
-        raise ArtifactRefused(f"{masked(uri)}: a file: URI names a path on this device, not a host")
-    path = Path(unquote(parts.path))
-    if not path.is_absolute() or "\0" in str(path):
-        raise ArtifactRefused(f"{masked(uri)}: the path must be absolute by now")
-    return path
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open for reading; a FIFO or a device would block for ever or never end.
-
-    Raises:
-        ArtifactRefused: it is no regular file.
-        OSError
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise ArtifactRefused(f"{path.name} is not a regular file")
-    return os.fdopen(fd, "rb")
