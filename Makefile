@@ -112,6 +112,9 @@ show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 
+show-split: $(DEV)  ## shares exact in every hundred, 10,000 keys that move only where they must (2 min)
+	@$(BIN)/python -m benchmarks.show.split
+
 show-commands: $(DEV)  ## 32 operators at once on one deployment: no deadlock, the last command holds, others serve
 	@$(BIN)/python -m benchmarks.show.commands
 
