@@ -1,4 +1,4 @@
-"""Shares of versions through a real gateway: exact in every hundred answers, kept by keys, moved only where they must."""
+"""Shares of versions through a real gateway: exact in every hundred answers, and keys that move where they must."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def show(verdict: Verdict, keys: int, hundreds: int, clients: int) -> None:
         moved = Counter((after[key], three[key]) for key in names if after[key] != three[key])
         verdict.check(
             set(moved) <= {("1", "3")} and 0.8 < sum(moved.values()) / (0.3 * keys) < 1.2,
-            f"a third version with 30 % moves {sum(moved.values())} of {keys} keys, all from the one that gives them up",
+            f"a third version with 30 % moves {sum(moved.values())} of {keys} keys, all from the first one",
         )
         assert gateway.process is not None
         gateway.process.kill()
