@@ -47,8 +47,12 @@ class Plan:
     """Changes when the file or the targets do: the same file needs no second load."""
     artifacts: tuple[PlannedArtifact, ...]
     """The model's file first."""
+    keys: frozenset[str] = frozenset()
+    """Of all its files in the store; empty: they are not from there."""
     golden: Callable[[Told], Artifact] | None = None
     """Fetches the golden samples; blocks."""
+    reference: Callable[[Told], Artifact] | None = None
+    """Fetches the outputs that drift is measured against; blocks."""
     targets: tuple[str, ...] = ()
     """Worker names or backend kinds; empty: all workers that load such files."""
     percent: int | None = None
@@ -204,6 +208,11 @@ class Deployment:
         wanted = self.rollout.kept(self.able())
         newest = (self.newest(label) for label in wanted)
         return [r for r in newest if r is not None and r.state in ("new", "unloaded", "rolledBack") and r.task is None]
+
+    def needed(self) -> dict[str, str]:
+        """Keys of the files of the versions that are to be loaded, or were there a restart; each with whose it is."""
+        kept = self.rollout.kept(self.able()) | self.coming() | self.serving_labels()
+        return {key: f"{self.name} {r.label}" for r in self.revisions if r.label in kept for key in r.plan.keys}
 
     def unshared(self) -> list[Revision]:
         """Ready ones that only a pin reaches: neither current nor previous, and without a share or a shadow."""
