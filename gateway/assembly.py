@@ -39,8 +39,10 @@ from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
+from gateway.models.counters import CounterFile
 from gateway.models.loading import Loader
 from gateway.models.plans import RepositoryControl, follow_manifests
+from gateway.models.signing import Trust, TrustUnavailable
 from gateway.models.store import Store
 from gateway.operations import GatewayOperations
 from gateway.pipeline import Pipeline
@@ -117,6 +119,10 @@ async def _serve(
         events.emit("setting-refused", problem)
     trace = build_trace(config.telemetry.otlp, config.telemetry.sample_ratio)
     upkeep = Upkeep()
+    try:
+        trust = Trust(config.trust)
+    except TrustUnavailable as missing:
+        raise StartFailed(f"trust.keys: {missing}") from missing
 
     def tidy() -> None:
         upkeep.step(time.monotonic(), pipeline.in_flight.requests, recorder.taken)
@@ -138,7 +144,10 @@ async def _serve(
     )
     relief = MemoryRelief(catalog, events.emit)
     store = Store(settings.state_dir)
-    operations = GatewayOperations(catalog, workers, store, recorder, events, stop.set, lambda: memory.state)
+    counters = CounterFile(settings.state_dir / "counters.json")
+    operations = GatewayOperations(
+        catalog, workers, store, recorder, events, stop.set, lambda: memory.state, trust, counters
+    )
     journal = open_journal(config)
     heat = DeviceHeat(
         readers_by_worker([worker.config for worker in workers], config.heat),
@@ -323,7 +332,7 @@ async def _follow(
             asyncio.create_task(
                 follow_manifests(
                     settings.manifests,
-                    lambda manifests: later(operations.accept(manifests)),
+                    lambda manifests: later(operations.accept(manifests, "", {})),
                     lambda name, label: later(operations.delete(name, label)),
                     failed,
                 )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from edgeway.v1 import control_pb2 as control
 from gateway.device.memory import MemoryState
 from gateway.dispatch.workers import Workers
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import InvalidRequest, NotFound, Refused
 from gateway.models.catalog import Catalog
 from gateway.models.manifest import ModelDeployment
-from gateway.models.manifest_files import content_hash, from_json, to_plain
+from gateway.models.manifest_files import check_unique, content_hash, from_json, to_plain
 from gateway.models.plans import plan_of
 from gateway.models.revision import Deployment, Revision
+from gateway.models.signing import Counters, Trust, Untrusted, check_fresh, read_signed
 from gateway.models.store import Store, Stored
 from gateway.record.events import Event, Events
 from gateway.record.metrics import Reading
@@ -37,7 +39,12 @@ class GatewayOperations:
         events: Events,
         drain: Callable[[], None],
         memory: Callable[[], MemoryState],
+        trust: Trust,
+        counters: Counters,
     ) -> None:
+        self._trust = trust
+        self._counters = counters
+        self._sources: dict[tuple[str, str], str] = {}
         self._memory = memory
         self._catalog = catalog
         self._workers = workers
@@ -60,39 +67,109 @@ class GatewayOperations:
                 self._events.emit("state-damaged", str(refused))
                 continue
             self._sequence = max(self._sequence, each.sequence)
+            self._sources[manifest.name, manifest.version] = each.source
             self._catalog.offer(plan_of(manifest, each.sequence, self._store))
 
-    async def apply(self, manifests: Sequence[str]) -> control.ApplyResponse:
-        """Accept, store, and start to bring up. Raises InvalidRequest."""
+    async def apply(
+        self, manifests: Sequence[str], signed: Sequence[control.SignedManifests] = ()
+    ) -> control.ApplyResponse:
+        """Accept, store, and start to bring up. Raises InvalidRequest, Refused."""
         try:
             parsed = [from_json(text, f"manifest {index + 1}") for index, text in enumerate(manifests)]
+            if parsed and self._trust.required:
+                self._trust.check(b"", b"")
+            by: dict[tuple[str, str], str] = {}
+            for file in signed:
+                signer, found = await asyncio.to_thread(read_signed, file, self._trust)
+                by |= {(manifest.name, manifest.version): signer for manifest in found}
+                parsed += found
+            check_unique(parsed, "the request")
         except ConfigError as refused:
             raise InvalidRequest(str(refused)) from refused
-        return await self.accept(parsed)
+        except Untrusted as refused:
+            raise self._untrusted(refused) from refused
+        return await self.accept(parsed, "", by)
 
-    async def accept(self, manifests: Sequence[ModelDeployment]) -> control.ApplyResponse:
-        """Like ``apply``, of manifests that were read already."""
+    async def accept(
+        self, manifests: Sequence[ModelDeployment], source: str, signers: Mapping[tuple[str, str], str]
+    ) -> control.ApplyResponse:
+        """Like ``apply``, of manifests that were read already.
+
+        Args:
+            manifests: each version once.
+            source: where they come from; empty: an operator's hand.
+            signers: names of the keys that signed them, by deployment and version.
+
+        Raises:
+            InvalidRequest: what they say together can't be.
+            Refused: one that is signed is older than what was accepted before.
+        """
         response = control.ApplyResponse()
         async with self._applying:
             self._check_percents(manifests)
+            signed = [m for m in manifests if signers.get((m.name, m.version))]
+            try:
+                check_fresh(signed, self._trust, self._counters, self._in_force)
+            except Untrusted as refused:
+                raise self._untrusted(refused) from refused
+            for manifest in signed:
+                counter = manifest.metadata.counter
+                if counter is not None:
+                    remember = partial(self._counters.accepted, manifest.name, counter, content_hash(manifest))
+                    await asyncio.to_thread(remember)
             for manifest in manifests:
+                key = (manifest.name, manifest.version)
                 changed = self._changes(manifest)
                 response.applied.add(name=manifest.name, version=manifest.version, changed=changed)
                 response.warnings.extend(self._warnings(manifest))
-                if changed:
-                    self._sequence += 1
-                    stored = Stored(self._sequence, time.time(), to_plain(manifest))
+                if changed or self._sources.get(key) != source:
+                    self._sequence += changed
+                    stored = Stored(self._sequence, time.time(), to_plain(manifest), source)
                     await asyncio.to_thread(self._store.keep, manifest.name, manifest.version, stored)
+                    self._sources[key] = source
+                if changed:
                     self._catalog.offer(plan_of(manifest, self._sequence, self._store))
         return response
 
+    def sources(self) -> Mapping[tuple[str, str], str]:
+        """Where each accepted manifest came from; empty: an operator's hand."""
+        return self._sources
+
+    def state(self, name: str, version: str) -> str:
+        """What became of a version; empty: it is not known."""
+        deployment = self._catalog.deployments.get(name)
+        if deployment is None:
+            return ""
+        newest = deployment.newest(version)
+        return "ready" if deployment.serving(version) else newest.state if newest else ""
+
+    async def withdraw(self, name: str, version: str, source: str) -> None:
+        """Like ``delete``, unless the version came from elsewhere meanwhile."""
+        async with self._applying:
+            if self._sources.get((name, version)) == source:
+                await self._delete(name, version)
+
     async def delete(self, name: str, version: str) -> control.DeleteResponse:
         async with self._applying:
-            gone = self._catalog.withdraw(name, version)
-            for label in gone:
-                await asyncio.to_thread(self._store.forget, name, label)
-                self._recorder.forget(name, label)
-        return control.DeleteResponse(versions=gone)
+            return control.DeleteResponse(versions=await self._delete(name, version))
+
+    async def _delete(self, name: str, version: str) -> list[str]:
+        gone = self._catalog.withdraw(name, version)
+        for label in gone:
+            await asyncio.to_thread(self._store.forget, name, label)
+            self._sources.pop((name, label), None)
+            self._recorder.forget(name, label)
+        return gone
+
+    def _in_force(self, name: str, version: str) -> str | None:
+        deployment = self._catalog.deployments.get(name)
+        newest = deployment.newest(version) if deployment else None
+        return newest.plan.content if newest else None
+
+    def _untrusted(self, refused: Untrusted) -> Refused:
+        """The refusal as the caller sees it; an event keeps it."""
+        self._events.emit("manifest-refused", str(refused))
+        return Refused(str(refused))
 
     def get_deployments(self, name: str) -> control.GetDeploymentsResponse:
         response = control.GetDeploymentsResponse()

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -46,11 +46,14 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An accepted manifest. ``sequence`` orders them by acceptance; ``applied`` is wall-clock seconds."""
+    """An accepted manifest. ``sequence`` orders them by acceptance; ``applied`` is wall-clock seconds; ``source``:
+    where it came from, if not from an operator's hand.
+    """
 
     sequence: int
     applied: float
     manifest: dict[str, Any]
+    source: str = ""
 
 
 class Store:
@@ -73,14 +76,16 @@ class Store:
         for path in self._manifests.glob("*.json"):
             try:
                 raw = json.loads(path.read_text("utf-8"))
-                found.append(Stored(int(raw["sequence"]), float(raw["applied"]), dict(raw["manifest"])))
+                found.append(
+                    Stored(int(raw["sequence"]), float(raw["applied"]), dict(raw["manifest"]), raw.get("source", ""))
+                )
             except (OSError, ValueError, KeyError, TypeError) as damaged:
                 problems.append(f"{path.name}: {damaged}")
         return sorted(found, key=lambda stored: stored.sequence), problems
 
     def keep(self, name: str, version: str, stored: Stored) -> None:
         """Write a manifest so that a power cut leaves the old or the new one."""
-        content = json.dumps({"sequence": stored.sequence, "applied": stored.applied, "manifest": stored.manifest})
+        content = json.dumps(asdict(stored))
         self._replace(self._manifests / f"{name}@{version}.json", content.encode())
 
     def forget(self, name: str, version: str) -> None:

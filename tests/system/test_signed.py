@@ -1,0 +1,115 @@
+"""A device that believes signed manifests only, through the command line and a real gateway."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.harness import manifest, scaled, wait_for
+
+pytestmark = pytest.mark.system
+
+
+def edgeway(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def key_in(folder: Path, name: str) -> tuple[Path, dict]:
+    """The private key's file, and what a device config says of it."""
+    path = folder / f"{name}.pem"
+    assert edgeway("sign", "--new-key", path).returncode == 0
+    return path, yaml.safe_load(edgeway("sign", "--show-key", path).stdout)
+
+
+def counted(folder: Path, version: str, factor: float, counter: int | None) -> Path:
+    path = Path(manifest(folder, "m", version, scaled(factor).SerializeToString()))
+    if counter is not None:
+        path.write_text(path.read_text().replace("{name: m}", f"{{name: m, counter: {counter}}}"))
+    return path
+
+
+def sign(path: Path, key: Path) -> Path:
+    done = edgeway("sign", "-f", path, "--key", key)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def versions(gateway) -> set[str]:
+    return {v["version"] for d in gateway.get("deployments") for v in d["versions"]}
+
+
+def test_only_what_a_trusted_key_signed_is_installed_and_nothing_older_comes_back(folder, gateway_in):
+    key, trusted = key_in(folder, "release")
+    stranger, _ = key_in(folder, "stranger")
+    gateway = gateway_in({"trust": {"required": True, "keys": [trusted]}})
+
+    def refused(path: Path, word: str, *more: str) -> None:
+        done = gateway.run("apply", "-f", str(path), *more)
+        assert (done.returncode, f"{word}: " in done.stderr) == (1, True), done.stderr
+
+    first = counted(folder, "1", 2.0, 5)
+    refused(first, "unsigned")
+    assert gateway.run("apply", "-f", str(sign(first, key)), "--wait").returncode == 0
+    genuine = first.with_name(first.name + ".sig").read_bytes()
+
+    first.write_text(first.read_text() + "#")
+    refused(first, "bad-signature")
+    first.write_text(first.read_text().removesuffix("#"))
+    refused(sign(counted(folder, "2", 3.0, 6), stranger), "unknown-key")
+    mixed = counted(folder, "3", 3.0, 7)
+    (folder / f"{mixed.name}.sig").write_bytes(genuine)
+    refused(mixed, "bad-signature")
+    refused(sign(counted(folder, "4", 3.0, None), key), "missing-counter")
+    refused(sign(counted(folder, "5", 3.0, 4), key), "replayed")
+    refused(sign(counted(folder, "6", 3.0, 5), key), "replayed")  # the same counter, other content
+    assert versions(gateway) == {"1"}
+    assert "unchanged" in gateway.run("apply", "-f", str(first)).stdout
+
+    second = sign(counted(folder, "2", 3.0, 6), key)
+    assert gateway.run("apply", "-f", str(second), "--wait").returncode == 0
+    assert gateway.run("delete", "m").returncode == 0
+    refused(first, "replayed")  # its counter is remembered, though the deployment is gone
+    assert gateway.stop() == 0
+    gateway.start()
+    refused(first, "replayed")
+    assert versions(gateway) == set()
+    assert gateway.run("apply", "-f", str(second), "--wait").returncode == 0
+    refusals = [event["message"] for event in gateway.get("events") if event["kind"] == "manifest-refused"]
+    assert [message.split(":")[0] for message in refusals] == ["replayed"]
+
+
+def test_stdin_takes_its_signature_from_a_file(folder, gateway_in):
+    key, trusted = key_in(folder, "release")
+    gateway = gateway_in({"trust": {"required": True, "keys": [trusted]}})
+    path = sign(counted(folder, "1", 2.0, 1), key)
+    text = path.read_text()
+    assert gateway.run("apply", "-f", "-", text=text).returncode == 1
+    done = gateway.run("apply", "-f", "-", "--signature", f"{path}.sig", text=text)
+    assert done.returncode == 0, done.stderr
+
+
+def test_sign_and_verify_say_who_and_refuse_to_overwrite_a_key(folder):
+    key, trusted = key_in(folder, "release")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    again = edgeway("sign", "--new-key", key)
+    assert (again.returncode, "never overwritten" in again.stderr) == (1, True)
+    path = counted(folder, "1", 2.0, 1)
+    config = folder / "device.yaml"
+    config.write_text(yaml.safe_dump({"trust": {"keys": [trusted]}}))
+    unsigned = edgeway("verify", "-f", path, "--config", config, "-o", "json")
+    assert (unsigned.returncode, json.loads(unsigned.stdout)["reason"]) == (1, "unsigned")
+    sign(path, key)
+    assert "signed by release: m 1 (counter 1)" in edgeway("verify", "-f", path, "--config", config).stdout
+    assert edgeway("verify", "-f", path, "--key", trusted["publicKey"]).returncode == 0
+    path.write_text(path.read_text() + "\n")
+    changed = edgeway("verify", "-f", path, "--config", config, "-o", "json")
+    assert (changed.returncode, json.loads(changed.stdout)["reason"]) == (1, "bad-signature")
+    assert edgeway("sign", "-f", path).returncode == 2
+    assert edgeway("sign", "-f", path, "--key", path).returncode == 1
