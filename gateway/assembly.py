@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -40,8 +40,9 @@ from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
 from gateway.models.counters import CounterFile
+from gateway.models.folder import Follower
 from gateway.models.loading import Loader
-from gateway.models.plans import RepositoryControl, follow_manifests
+from gateway.models.plans import RepositoryControl
 from gateway.models.signing import Trust, TrustUnavailable
 from gateway.models.store import Store
 from gateway.operations import GatewayOperations
@@ -202,7 +203,7 @@ async def _serve(
         workers.start()
         await workers.introduced()
         await operations.restore()
-        await _follow(settings, operations, events, repository, background)
+        await _follow(settings, operations, trust, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
         for door in doors:
@@ -305,6 +306,7 @@ def build_pipeline(
 async def _follow(
     settings: ServeSettings,
     operations: GatewayOperations,
+    trust: Trust,
     events: Events,
     repository: RepositoryControl | None,
     background: list[asyncio.Task[None]],
@@ -316,30 +318,10 @@ async def _follow(
         await looked.wait()
     if settings.manifests is not None:
         first = asyncio.Event()
-        pending: set[asyncio.Future[object]] = set()
-
-        def later(work: Awaitable[object]) -> None:
-            task = asyncio.ensure_future(work)
-            pending.add(task)
-            task.add_done_callback(pending.discard)
-            task.add_done_callback(lambda _: first.set())
-
-        def failed(problem: str) -> None:
-            events.emit("manifest-refused", problem)
-            first.set()
-
-        background.append(
-            asyncio.create_task(
-                follow_manifests(
-                    settings.manifests,
-                    lambda manifests: later(operations.accept(manifests, "", {})),
-                    lambda name, label: later(operations.delete(name, label)),
-                    failed,
-                )
-            )
-        )
+        follower = Follower(settings.manifests, trust, operations, events.emit)
+        background.append(asyncio.create_task(follower.follow(first.set)))
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(first.wait(), 2.0)
+            await asyncio.wait_for(first.wait(), SETTLE_LIMIT)
 
 
 async def _drain(life: Life, health: Health, listeners: list[Listener], limit: float) -> None:

@@ -75,20 +75,28 @@ class GatewayOperations:
     ) -> control.ApplyResponse:
         """Accept, store, and start to bring up. Raises InvalidRequest, Refused."""
         try:
-            parsed = [from_json(text, f"manifest {index + 1}") for index, text in enumerate(manifests)]
-            if parsed and self._trust.required:
-                self._trust.check(b"", b"")
-            by: dict[tuple[str, str], str] = {}
-            for file in signed:
-                signer, found = await asyncio.to_thread(read_signed, file, self._trust)
-                by |= {(manifest.name, manifest.version): signer for manifest in found}
-                parsed += found
-            check_unique(parsed, "the request")
+            parsed, signers = await self._read(manifests, signed)
+            return await self.accept(parsed, "", signers)
         except ConfigError as refused:
             raise InvalidRequest(str(refused)) from refused
-        except Untrusted as refused:
-            raise self._untrusted(refused) from refused
-        return await self.accept(parsed, "", by)
+        except (Untrusted, Refused) as refused:
+            self._events.emit("manifest-refused", str(refused))
+            raise Refused(str(refused)) from refused
+
+    async def _read(
+        self, manifests: Sequence[str], signed: Sequence[control.SignedManifests]
+    ) -> tuple[list[ModelDeployment], dict[tuple[str, str], str]]:
+        """The manifests, and who signed which. Raises ConfigError, Untrusted."""
+        if manifests and self._trust.required:
+            self._trust.check(b"", b"")
+        parsed = [from_json(text, f"manifest {index + 1}") for index, text in enumerate(manifests)]
+        signers: dict[tuple[str, str], str] = {}
+        for file in signed:
+            signer, found = await asyncio.to_thread(read_signed, file, self._trust)
+            signers |= {(manifest.name, manifest.version): signer for manifest in found}
+            parsed += found
+        check_unique(parsed, "the request")
+        return parsed, signers
 
     async def accept(
         self, manifests: Sequence[ModelDeployment], source: str, signers: Mapping[tuple[str, str], str]
@@ -111,7 +119,7 @@ class GatewayOperations:
             try:
                 check_fresh(signed, self._trust, self._counters, self._in_force)
             except Untrusted as refused:
-                raise self._untrusted(refused) from refused
+                raise Refused(str(refused)) from refused
             for manifest in signed:
                 counter = manifest.metadata.counter
                 if counter is not None:
@@ -165,11 +173,6 @@ class GatewayOperations:
         deployment = self._catalog.deployments.get(name)
         newest = deployment.newest(version) if deployment else None
         return newest.plan.content if newest else None
-
-    def _untrusted(self, refused: Untrusted) -> Refused:
-        """The refusal as the caller sees it; an event keeps it."""
-        self._events.emit("manifest-refused", str(refused))
-        return Refused(str(refused))
 
     def get_deployments(self, name: str) -> control.GetDeploymentsResponse:
         response = control.GetDeploymentsResponse()

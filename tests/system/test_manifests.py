@@ -129,6 +129,31 @@ def test_a_folder_of_manifests_is_followed(folder, gateway_in):
     wait_for(lambda: answers(gateway.unix) == [(2.0, "1.0")], 10, "the end of 2.0")
 
 
+def test_a_folder_with_a_mistake_serves_on_and_what_went_while_the_gateway_was_down_goes(folder, gateway_in):
+    manifests = folder / "manifests"
+    manifests.mkdir()
+    for version, factor in (("1.0", 2.0), ("2.0", 5.0)):
+        version_of(manifests, version, factor, "traffic: {percent: 10}")
+    gateway = gateway_in({}, "--manifests", str(manifests))
+    wait_for(lambda: {v["state"] for v in versions(gateway).values()} == {"ready"}, 10, "both versions")
+    (manifests / "m-1.0.yaml").write_text("{")
+    (manifests / "m-2.0.yaml").unlink()
+    version_of(manifests, "3.0", 7.0, "traffic: {percent: 20}")
+    wait_for(lambda: versions(gateway).keys() == {"1.0", "3.0"}, 10, "the good file, and the end of 2.0")
+    assert answers(gateway.unix, version="1.0") == [(2.0, "1.0")]
+    refused = [event["message"] for event in gateway.get("events") if event["kind"] == "manifest-refused"]
+    assert len(refused) == 1
+    assert refused[0].startswith(f"{manifests}/m-1.0.yaml:1: ")
+    assert (
+        gateway.run("apply", "-f", str(manifests / "m-3.0.yaml")).returncode == 0
+    )  # by hand: it is the operator's now
+    assert gateway.stop() == 0
+    for path in manifests.glob("*.yaml"):
+        path.unlink()
+    gateway.start()
+    wait_for(lambda: versions(gateway).keys() == {"3.0"}, 10, "the end of 1.0, whose file went")
+
+
 def test_validate_names_the_line_and_apply_reads_stdin(folder, gateway_in):
     gateway = gateway_in()
     path = version_of(folder, "1.0", 2.0)

@@ -85,6 +85,21 @@ def test_only_what_a_trusted_key_signed_is_installed_and_nothing_older_comes_bac
     assert [message.split(":")[0] for message in refusals] == ["replayed"]
 
 
+def test_a_folder_of_manifests_is_held_to_the_same_rules(folder, gateway_in):
+    key, trusted = key_in(folder, "release")
+    manifests = folder / "manifests"
+    manifests.mkdir()
+    sign(counted(manifests, "1", 2.0, 1), key)
+    unsigned = counted(manifests, "2", 3.0, 2)
+    gateway = gateway_in({"trust": {"required": True, "keys": [trusted]}}, "--manifests", str(manifests))
+    wait_for(lambda: versions(gateway) == {"1"}, 10, "the signed version")
+    refusals = [event["message"] for event in gateway.get("events") if event["kind"] == "manifest-refused"]
+    assert len(refusals) == 1
+    assert f"{unsigned}: unsigned: " in refusals[0]
+    sign(unsigned, key)
+    wait_for(lambda: versions(gateway) == {"1", "2"}, 10, "the version that was signed later")
+
+
 def test_stdin_takes_its_signature_from_a_file(folder, gateway_in):
     key, trusted = key_in(folder, "release")
     gateway = gateway_in({"trust": {"required": True, "keys": [trusted]}})
