@@ -39,11 +39,15 @@ from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
-from gateway.models.counters import CounterFile
 from gateway.models.folder import Follower
+from gateway.models.guard import EVERY as GUARD_EVERY
+from gateway.models.guard import Guard
+from gateway.models.ledger import Ledger
 from gateway.models.loading import Loader
 from gateway.models.plans import RepositoryControl
 from gateway.models.signing import Trust, TrustUnavailable
+from gateway.models.state import State, StateUnusable
+from gateway.models.steering import Steering
 from gateway.models.store import Store
 from gateway.operations import GatewayOperations
 from gateway.pipeline import Pipeline
@@ -54,6 +58,7 @@ from gateway.record.recorder import Recorder
 from gateway.record.tracing import build_trace
 from gateway.regions.door import Door
 from gateway.regions.registry import Regions
+from gateway.request import Outcome
 from gateway.routing.policy import PreferredInTime
 from gateway.routing.table import Table
 from gateway.settings import ServeSettings
@@ -132,22 +137,33 @@ async def _serve(
         count()
         tidy()
 
+    def each(outcome: Outcome) -> None:
+        guard.took(outcome)
+        if trace:
+            trace.record(outcome)
+
     recorder = Recorder(
         time.monotonic,
-        trace.record if trace else None,
+        each,
         lambda count: loop.call_later(_SETTLE, after_answers, count),
     )
     workers = Workers(configs, terms, launched, events.emit, lambda: catalog.changed(), max_bytes)
     memory = MemoryWatch(MemoryReader(), config.memory.pressure_percent, lambda state: relief.sampled(state))
     reserve = config.memory.reserve_mb * _MB
     catalog = Catalog(
-        table, Loader(workers), events.emit, lambda plan, promised: memory.refuse(plan.min_memory, reserve, promised)
+        table,
+        Loader(workers),
+        events.emit,
+        lambda plan, promised: memory.refuse(plan.min_memory, reserve, promised),
+        moved=lambda name: steering.keep(name),
     )
     relief = MemoryRelief(catalog, events.emit)
     store = Store(settings.state_dir)
-    counters = CounterFile(settings.state_dir / "counters.json")
+    ledger = Ledger(State(settings.state_dir), events)
+    steering = Steering(catalog, ledger, store, events.emit, signatures_required=config.trust.required)
+    guard = Guard(catalog, steering, workers.troubled, lambda name, label: None, time.monotonic)
     operations = GatewayOperations(
-        catalog, workers, store, recorder, events, stop.set, lambda: memory.state, trust, counters
+        catalog, workers, steering, guard, recorder, events, stop.set, lambda: memory.state, trust
     )
     journal = open_journal(config)
     heat = DeviceHeat(
@@ -159,7 +175,7 @@ async def _serve(
     )
     workers.report_to(heat.post)
     quarantine = Quarantine()
-    pipeline = build_pipeline(config, table, workers, quarantine, recorder, journal, events.emit)
+    pipeline = build_pipeline(config, table, workers, quarantine, recorder, journal, guard.failed, events.emit)
     repository = RepositoryControl(settings.model_repository, catalog) if settings.model_repository else None
     health = Health(catalog, life)
 
@@ -198,11 +214,18 @@ async def _serve(
             store.prepare()
         except OSError as failed:
             raise StartFailed(f"the state directory {settings.state_dir} can't be used: {failed.strerror}") from failed
+        try:
+            known, damaged = await ledger.open()
+        except StateUnusable as failed:
+            raise StartFailed(str(failed)) from failed
+        if damaged:
+            events.emit("state-damaged", damaged)
         memory.start(loop)
         background.append(asyncio.create_task(heat.run()))
         workers.start()
         await workers.introduced()
-        await operations.restore()
+        steering.restore(known)
+        background.append(asyncio.create_task(ledger.keep_events()))
         await _follow(settings, operations, trust, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
@@ -215,6 +238,7 @@ async def _serve(
         health.refresh()
         upkeep.settle()
         background.append(asyncio.create_task(_every(_UPKEEP_SECONDS, tidy)))
+        background.append(asyncio.create_task(_every(GUARD_EVERY, guard.look)))
         _announce(listeners, metrics)
         background.append(asyncio.create_task(_watchdog()))
         await stop.wait()
@@ -225,6 +249,8 @@ async def _serve(
         await asyncio.gather(*background, return_exceptions=True)
         memory.stop()
         await catalog.close()
+        await steering.settled()
+        await ledger.close()
         await workers.stop()
         for door in doors:
             door.close()
@@ -275,6 +301,7 @@ def build_pipeline(
     quarantine: Quarantine,
     recorder: Recorder,
     journal: Journal | None,
+    failed: Callable[[Outcome], None],
     emit: Callable[..., None],
 ) -> Pipeline:
     """The stages of a request, as the device config wants them."""
@@ -299,6 +326,7 @@ def build_pipeline(
         time.monotonic,
         config.budget.default_ms / 1e3,
         journal,
+        failed,
         asyncio.get_running_loop(),
     )
 

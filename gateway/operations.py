@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 
 from edgeway.v1 import control_pb2 as control
 from gateway.device.memory import MemoryState
 from gateway.dispatch.workers import Workers
 from gateway.errors import InvalidRequest, NotFound, Refused
+from gateway.event import Event
 from gateway.models.catalog import Catalog
+from gateway.models.guard import Guard
+from gateway.models.judge import Trial
 from gateway.models.manifest import ModelDeployment
-from gateway.models.manifest_files import check_unique, content_hash, from_json, to_plain
-from gateway.models.plans import plan_of
+from gateway.models.manifest_files import check_unique, from_json
 from gateway.models.revision import Deployment, Revision
-from gateway.models.signing import Counters, Trust, Untrusted, check_fresh, read_signed
-from gateway.models.store import Store, Stored
-from gateway.record.events import Event, Events
+from gateway.models.rollout import Standing
+from gateway.models.signing import Trust, Untrusted, read_signed
+from gateway.models.steering import Steering
+from gateway.record.events import Events
 from gateway.record.metrics import Reading
 from gateway.record.recorder import Recorder
 from gateway.strict_yaml import ConfigError
@@ -34,49 +35,31 @@ class GatewayOperations:
         self,
         catalog: Catalog,
         workers: Workers,
-        store: Store,
+        steering: Steering,
+        guard: Guard,
         recorder: Recorder,
         events: Events,
         drain: Callable[[], None],
         memory: Callable[[], MemoryState],
         trust: Trust,
-        counters: Counters,
     ) -> None:
         self._trust = trust
-        self._counters = counters
-        self._sources: dict[tuple[str, str], str] = {}
         self._memory = memory
         self._catalog = catalog
         self._workers = workers
-        self._store = store
+        self._steering = steering
+        self._guard = guard
         self._recorder = recorder
         self._events = events
         self._drain = drain
-        self._sequence = 0
-        self._applying = asyncio.Lock()
-
-    async def restore(self) -> None:
-        """Bring up what was accepted before the process started."""
-        stored, problems = await asyncio.to_thread(self._store.manifests)
-        for problem in problems:
-            self._events.emit("state-damaged", problem)
-        for each in stored:
-            try:
-                manifest = from_json(json.dumps(each.manifest), "stored manifest")
-            except ConfigError as refused:
-                self._events.emit("state-damaged", str(refused))
-                continue
-            self._sequence = max(self._sequence, each.sequence)
-            self._sources[manifest.name, manifest.version] = each.source
-            self._catalog.offer(plan_of(manifest, each.sequence, self._store))
 
     async def apply(
         self, manifests: Sequence[str], signed: Sequence[control.SignedManifests] = ()
     ) -> control.ApplyResponse:
         """Accept, store, and start to bring up. Raises InvalidRequest, Refused."""
         try:
-            parsed, signers = await self._read(manifests, signed)
-            return await self.accept(parsed, "", signers)
+            parsed, by_key = await self._read(manifests, signed)
+            return await self.accept(parsed, "", by_key)
         except ConfigError as refused:
             raise InvalidRequest(str(refused)) from refused
         except (Untrusted, Refused) as refused:
@@ -85,94 +68,56 @@ class GatewayOperations:
 
     async def _read(
         self, manifests: Sequence[str], signed: Sequence[control.SignedManifests]
-    ) -> tuple[list[ModelDeployment], dict[tuple[str, str], str]]:
-        """The manifests, and who signed which. Raises ConfigError, Untrusted."""
+    ) -> tuple[list[ModelDeployment], set[tuple[str, str]]]:
+        """The manifests, and which of them a trusted key has signed. Raises ConfigError, Untrusted."""
         if manifests and self._trust.required:
             self._trust.check(b"", b"")
         parsed = [from_json(text, f"manifest {index + 1}") for index, text in enumerate(manifests)]
-        signers: dict[tuple[str, str], str] = {}
+        by_key: set[tuple[str, str]] = set()
         for file in signed:
             signer, found = await asyncio.to_thread(read_signed, file, self._trust)
-            signers |= {(manifest.name, manifest.version): signer for manifest in found}
             parsed += found
+            by_key.update((manifest.name, manifest.version) for manifest in found if signer)
         check_unique(parsed, "the request")
-        return parsed, signers
+        return parsed, by_key
 
     async def accept(
-        self, manifests: Sequence[ModelDeployment], source: str, signers: Mapping[tuple[str, str], str]
+        self, manifests: Sequence[ModelDeployment], origin: str, signed: Container[tuple[str, str]]
     ) -> control.ApplyResponse:
-        """Like ``apply``, of manifests that were read already.
-
-        Args:
-            manifests: each version once.
-            source: where they come from; empty: an operator's hand.
-            signers: names of the keys that signed them, by deployment and version.
-
-        Raises:
-            InvalidRequest: what they say together can't be.
-            Refused: one that is signed is older than what was accepted before.
-        """
-        response = control.ApplyResponse()
-        async with self._applying:
-            self._check_percents(manifests)
-            signed = [m for m in manifests if signers.get((m.name, m.version))]
-            try:
-                check_fresh(signed, self._trust, self._counters, self._in_force)
-            except Untrusted as refused:
-                raise Refused(str(refused)) from refused
-            for manifest in signed:
-                counter = manifest.metadata.counter
-                if counter is not None:
-                    remember = partial(self._counters.accepted, manifest.name, counter, content_hash(manifest))
-                    await asyncio.to_thread(remember)
-            for manifest in manifests:
-                key = (manifest.name, manifest.version)
-                changed = self._changes(manifest)
-                response.applied.add(name=manifest.name, version=manifest.version, changed=changed)
-                response.warnings.extend(self._warnings(manifest))
-                if changed or self._sources.get(key) != source:
-                    self._sequence += changed
-                    stored = Stored(self._sequence, time.time(), to_plain(manifest), source)
-                    await asyncio.to_thread(self._store.keep, manifest.name, manifest.version, stored)
-                    self._sources[key] = source
-                if changed:
-                    self._catalog.offer(plan_of(manifest, self._sequence, self._store))
+        """Like ``apply``, of manifests that were read already. ``signed``: those that a trusted key has signed."""
+        warnings = [warning for manifest in manifests for warning in self._warnings(manifest)]
+        response = control.ApplyResponse(warnings=warnings)
+        for each in await self._steering.accept(manifests, origin, signed):
+            response.applied.add(name=each.name, version=each.version, changed=each.changed)
         return response
 
-    def sources(self) -> Mapping[tuple[str, str], str]:
-        """Where each accepted manifest came from; empty: an operator's hand."""
-        return self._sources
+    def origins(self) -> Mapping[tuple[str, str], str]:
+        """Where each accepted version came from; empty: an operator."""
+        return self._steering.origins
 
     def state(self, name: str, version: str) -> str:
-        """What became of a version; empty: it is not known."""
-        deployment = self._catalog.deployments.get(name)
-        if deployment is None:
-            return ""
-        newest = deployment.newest(version)
-        return "ready" if deployment.serving(version) else newest.state if newest else ""
-
-    async def withdraw(self, name: str, version: str, source: str) -> None:
-        """Like ``delete``, unless the version came from elsewhere meanwhile."""
-        async with self._applying:
-            if self._sources.get((name, version)) == source:
-                await self._delete(name, version)
-
-    async def delete(self, name: str, version: str) -> control.DeleteResponse:
-        async with self._applying:
-            return control.DeleteResponse(versions=await self._delete(name, version))
-
-    async def _delete(self, name: str, version: str) -> list[str]:
-        gone = self._catalog.withdraw(name, version)
-        for label in gone:
-            await asyncio.to_thread(self._store.forget, name, label)
-            self._sources.pop((name, label), None)
-            self._recorder.forget(name, label)
-        return gone
-
-    def _in_force(self, name: str, version: str) -> str | None:
+        """``ready`` if the version is in service, else what became of it; empty: it is not known."""
         deployment = self._catalog.deployments.get(name)
         newest = deployment.newest(version) if deployment else None
-        return newest.plan.content if newest else None
+        if deployment is None or newest is None:
+            return ""
+        return "ready" if deployment.serving(version) else newest.state
+
+    async def delete(self, name: str, version: str, origin: str | None = None) -> control.DeleteResponse:
+        """``origin``: only if the version still came from there."""
+        gone = await self._steering.delete(name, version, origin)
+        for label in gone:
+            self._recorder.forget(name, label)
+        return control.DeleteResponse(versions=gone)
+
+    async def promote(self, name: str, version: str) -> control.ChangeResponse:
+        return control.ChangeResponse(message=await self._steering.promote(name, version))
+
+    async def roll_back(self, name: str, to: str) -> control.ChangeResponse:
+        return control.ChangeResponse(message=await self._steering.roll_back(name, to))
+
+    async def set_traffic(self, name: str, percents: Mapping[str, int]) -> control.ChangeResponse:
+        return control.ChangeResponse(message=await self._steering.set_traffic(name, percents))
 
     def get_deployments(self, name: str) -> control.GetDeploymentsResponse:
         response = control.GetDeploymentsResponse()
@@ -185,12 +130,14 @@ class GatewayOperations:
                 assert revision is not None
                 requests, errors = self._recorder.requests(deployment.name, label)
                 latency = self._recorder.latency(deployment.name, label)
-                serving = deployment.serving(label)
-                status.versions.add(
+                serving, standing = deployment.serving(label), deployment.rollout.find(label)
+                version = status.versions.add(
                     version=label,
                     state=revision.state,
-                    reason=revision.reason or (_missing(revision) if revision.ready else ""),
+                    reason=revision.reason or self._remarks(revision, standing),
                     percent=shares.get(label, 0),
+                    shadow=standing.shadow if standing else False,
+                    steps=standing.steps if standing else (),
                     current=serving is not None and serving is current,
                     previous=serving is not None and serving is previous,
                     checksum=f"sha256:{revision.sha256}" if revision.sha256 else revision.plan.checksum,
@@ -204,6 +151,9 @@ class GatewayOperations:
                         count=latency.count,
                     ),
                 )
+                version.comparisons.extend(_comparisons(self._guard.trial(deployment.name, label)))
+                if revision.progress is not None:
+                    version.progress.done, version.progress.total = revision.progress
         return response
 
     def get_targets(self, name: str) -> control.GetTargetsResponse:
@@ -315,24 +265,15 @@ class GatewayOperations:
             raise NotFound(f"no deployment is called {name!r}")
         return [deployments[name]]
 
-    def _changes(self, manifest: ModelDeployment) -> bool:
-        """Whether this content is new, or its version failed and shall be tried again."""
-        deployment = self._catalog.deployments.get(manifest.name)
-        newest = deployment.newest(manifest.version) if deployment else None
-        return newest is None or newest.state == "failed" or newest.plan.content != content_hash(manifest)
-
-    def _check_percents(self, manifests: Sequence[ModelDeployment]) -> None:
-        """Raises InvalidRequest: the percents of one deployment would pass 100."""
-        for name in {manifest.name for manifest in manifests}:
-            percents: dict[str, int] = {}
-            deployment = self._catalog.deployments.get(name)
-            for revision in deployment.revisions if deployment else ():
-                percents[revision.label] = revision.plan.percent or 0
-            percents |= {m.version: m.spec.traffic.percent or 0 for m in manifests if m.name == name}
-            if sum(percents.values()) > 100:
-                shares = ", ".join(f"{label} {percent} %" for label, percent in percents.items())
-                got = f"{sum(percents.values())}: {shares}"
-                raise InvalidRequest(f"spec.traffic.percent: expected at most 100 for all of {name}, got {got}")
+    def _remarks(self, revision: Revision, standing: Standing | None) -> str:
+        """What operators should know of a version in service: targets that are out, and why its next step waits."""
+        if not revision.ready:
+            return ""
+        remarks = [_missing(revision)]
+        if standing is not None and standing.steps:
+            why = self._guard.holds_back(revision.plan.name, revision.label)
+            remarks.append(f"{standing.steps[0]} % waits: {why}" if why else "")
+        return "; ".join(remark for remark in remarks if remark)
 
     def _warnings(self, manifest: ModelDeployment) -> Iterable[str]:
         previous = manifest.spec.rollback.previous_version
@@ -348,6 +289,16 @@ def _missing(revision: Revision) -> str:
     """Why some targets of a version in service are out, for the operator."""
     out = [f"{target.name}: {target.failure}" for target in revision.targets if target.failure]
     return "; ".join(out)
+
+
+def _comparisons(trial: Trial | None) -> Iterable[control.Comparison]:
+    """With the other version that serves, where both were asked."""
+    for of, streams in (("errors", trial.errors), ("accuracy", trial.wrong)) if trial is not None else ():
+        here, there = streams.rate, streams.other_rate
+        if here is not None and there is not None:
+            if of == "accuracy":
+                here, there = 1 - here, 1 - there
+            yield control.Comparison(of=of, p_value=streams.p, here=here, there=there)
 
 
 def _event(event: Event) -> control.Event:

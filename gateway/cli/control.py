@@ -40,12 +40,12 @@ class Control:
         form = address if address.startswith("unix:") else f"dns:///{address}"
         self._channel = grpc.insecure_channel(form, [("grpc.max_receive_message_length", -1)])
 
-    def call(self, rpc: str, request: Message) -> Any:
-        """The response."""
+    def call(self, rpc: str, request: Message, limit: float = _TIMEOUT) -> Any:
+        """The response, within ``limit`` seconds."""
         method = METHODS[rpc]
         try:
             call: Any = self._channel.unary_unary(method.path)
-            answer = call(request.SerializeToString(), timeout=_TIMEOUT)
+            answer = call(request.SerializeToString(), timeout=limit)
         except grpc.RpcError as failed:
             fail(self._problem(failed))
         return method.response.FromString(answer)

@@ -77,6 +77,13 @@ class Workers:
         """Service time of a worker over its calibrated baseline; None where nothing ran of late."""
         return self._workers[name].ratio(time.monotonic())
 
+    def troubled(self, name: str) -> bool:
+        """Whether something is the matter with a worker or its device: what runs there then says nothing of a model."""
+        worker = self._workers.get(name)
+        if worker is None or worker.state in ("lost", "hot", "unknown"):
+            return True
+        return worker.heat.sheds != "nominal" or bool(worker.heat.throttled)
+
     def felt(self, name: str, heat: Heat) -> None:
         self._workers[name].felt(heat)
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,7 @@ MAX_FILES = 1000
 MAX_BYTES = 64 * 1024
 """Of one file."""
 ORIGIN = "folder:"
-"""What the source of a version begins with that came from the folder; then comes the file's name."""
+"""What the origin of a version begins with that came from the folder; then comes the file's name."""
 _COMING = ("fetching", "verifying", "loading", "warming")
 
 Identity = tuple[str, str]
@@ -56,7 +56,7 @@ class Said:
 class Deployments(Protocol):
     """What the folder's manifests are offered to."""
 
-    def sources(self) -> Mapping[Identity, str]:
+    def origins(self) -> Mapping[Identity, str]:
         """Where every accepted manifest came from, also of a time before this process."""
         ...
 
@@ -64,13 +64,11 @@ class Deployments(Protocol):
         """``ready`` if it is in service, else what became of it."""
         ...
 
-    async def accept(
-        self, manifests: Sequence[ModelDeployment], source: str, signers: Mapping[Identity, str]
-    ) -> object:
+    async def accept(self, manifests: Sequence[ModelDeployment], origin: str, signed: Container[Identity]) -> object:
         """All or none. Raises EdgewayError, OSError."""
         ...
 
-    async def withdraw(self, name: str, version: str, source: str) -> object:
+    async def delete(self, name: str, version: str, origin: str) -> object:
         """Unless it comes from elsewhere by now. Raises EdgewayError, OSError."""
         ...
 
@@ -78,12 +76,10 @@ class Deployments(Protocol):
 # -- what a change means: values in, values out ---------------------------------------------------------------------
 
 
-def without_duplicates(
-    files: Mapping[str, File], owner: Callable[[Identity], str | None], folder: Path
-) -> dict[str, File]:
+def without_duplicates(files: Mapping[str, File], owners: Mapping[Identity, str], folder: Path) -> dict[str, File]:
     """The files, those with a problem that declare a version which belongs to another.
 
-    It belongs to its ``owner``, the file it was accepted from, if that still declares it; else to the first by name.
+    It belongs to its owner, the file it was accepted from, if that still declares it; else to the first by name.
     """
     declared: dict[Identity, list[str]] = {}
     for name in sorted(files):
@@ -91,7 +87,7 @@ def without_duplicates(
             declared.setdefault(identity, []).append(name)
     checked = dict(files)
     for identity, names in declared.items():
-        first = owner(identity)
+        first = owners.get(identity)
         kept = first if first in names else names[0]
         for name in names:
             if name != kept:
@@ -101,7 +97,7 @@ def without_duplicates(
 
 
 def news(
-    files: Iterable[File], said: Mapping[Identity, Said], sources: Mapping[Identity, str]
+    files: Iterable[File], said: Mapping[Identity, Said], origins: Mapping[Identity, str]
 ) -> list[tuple[File, list[ModelDeployment]]]:
     """What is to be accepted, file by file: versions with new content, and those that moved here from another file.
 
@@ -116,15 +112,15 @@ def news(
             identity = (manifest.name, manifest.version)
             before = said.get(identity)
             same = before is not None and before.content == content_hash(manifest)
-            ours = sources.get(identity, "").startswith(ORIGIN)
-            if not same or (ours and sources[identity] != ORIGIN + file.name):
+            ours = origins.get(identity, "").startswith(ORIGIN)
+            if not same or (ours and origins[identity] != ORIGIN + file.name):
                 wanted.append(manifest)
         if wanted:
             found.append((file, wanted))
     return found
 
 
-def leaving(files: Mapping[str, File], sources: Mapping[Identity, str]) -> list[Identity]:
+def leaving(files: Mapping[str, File], origins: Mapping[Identity, str]) -> list[Identity]:
     """Versions that came from the folder, and that no file declares any more.
 
     A file with a problem keeps its own, and one that is still there the versions that it names as ``previousVersion``:
@@ -132,10 +128,10 @@ def leaving(files: Mapping[str, File], sources: Mapping[Identity, str]) -> list[
     """
     declared = {identity for file in files.values() for identity in _identities(file)}
     found = []
-    for identity, source in sources.items():
-        if not source.startswith(ORIGIN) or identity in declared:
+    for identity, origin in origins.items():
+        if not origin.startswith(ORIGIN) or identity in declared:
             continue
-        file = files.get(source.removeprefix(ORIGIN))
+        file = files.get(origin.removeprefix(ORIGIN))
         if file is None or not (file.problem or identity in _previous(file)):
             found.append(identity)
     return found
@@ -284,8 +280,11 @@ class Follower:
         """Make the deployments as these files say, which are all that there are."""
         if self._said is None:
             self._said = self._applied_since(read)
-        files = without_duplicates(read, self._owner, self._folder)
-        pending = news(files.values(), self._said, self._deployments.sources())
+        origins = self._deployments.origins()
+        owners = {identity: said.file for identity, said in self._said.items()}
+        owners |= {key: origin.removeprefix(ORIGIN) for key, origin in origins.items() if origin.startswith(ORIGIN)}
+        files = without_duplicates(read, owners, self._folder)
+        pending = news(files.values(), self._said, origins)
         taken: set[Identity] = set()
         while True:
             refused: dict[str, File] = {}
@@ -307,28 +306,21 @@ class Follower:
 
     def _applied_since(self, files: Mapping[str, File]) -> dict[Identity, Said]:
         """At the start: versions that an operator applied are not taken back to what the files say."""
-        sources, said = self._deployments.sources(), {}
+        origins, said = self._deployments.origins(), {}
         for file in files.values():
             for manifest in file.manifests:
                 identity = (manifest.name, manifest.version)
-                if identity in sources and not sources[identity].startswith(ORIGIN):
+                if identity in origins and not origins[identity].startswith(ORIGIN):
                     said[identity] = Said(file.name, content_hash(manifest))
                     text = f"{' '.join(identity)} was applied by hand since; what the file says counts when it changes"
                     self._emit("manifest-kept", f"{self._folder / file.name}: {text}")
         return said
 
-    def _owner(self, identity: Identity) -> str | None:
-        source = self._deployments.sources().get(identity, "")
-        if source.startswith(ORIGIN):
-            return source.removeprefix(ORIGIN)
-        said = (self._said or {}).get(identity)
-        return said.file if said else None
-
     async def _accept(self, file: File, manifests: Sequence[ModelDeployment]) -> str:
         """The problem; empty: they were accepted."""
-        signers = dict.fromkeys(_identities(file), file.signer)
+        signed = _identities(file) if file.signer else ()
         try:
-            await self._deployments.accept(manifests, ORIGIN + file.name, signers)
+            await self._deployments.accept(manifests, ORIGIN + file.name, signed)
         except (EdgewayError, OSError) as refused:
             return f"{self._folder / file.name}: {refused}"
         assert self._said is not None
@@ -337,15 +329,15 @@ class Follower:
 
     async def _remove(self, taken: Collection[Identity]) -> bool:
         """Withdraw what no file declares, as far as nothing that replaces it is waited for; whether there was some."""
-        sources = dict(self._deployments.sources())
-        now = leaving(self._files, sources)
+        origins = dict(self._deployments.origins())
+        now = leaving(self._files, origins)
         self._leaving = {identity: waited for identity, waited in self._leaving.items() if identity in now}
         removed = False
         for identity in now:
             if self._waits(identity, taken):
                 continue
             with contextlib.suppress(NotFound):
-                await self._deployments.withdraw(*identity, sources[identity])
+                await self._deployments.delete(*identity, origins[identity])
             removed = True
             self._leaving.pop(identity, None)
         return removed

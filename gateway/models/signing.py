@@ -65,14 +65,6 @@ class Highest:
     content: str
 
 
-class Counters(Protocol):
-    """Remembers the highest counters, longer than the deployments they belong to."""
-
-    def highest(self, name: str) -> Highest | None: ...
-
-    def accepted(self, name: str, counter: int, content: str) -> None: ...
-
-
 class Trust:
     """The keys of the device config. Raises TrustUnavailable."""
 
@@ -185,16 +177,22 @@ def fresh(manifest: ModelDeployment, highest: Highest | None, in_force: str | No
         raise Untrusted("replayed", f"{label}: {problem}")
 
 
-def check_fresh(
+def check_counters(
     manifests: Sequence[ModelDeployment],
-    trust: Trust,
-    counters: Counters,
+    required: bool,
+    highest: Callable[[str], Highest | None],
     in_force: Callable[[str, str], str | None],
-) -> None:
-    """``fresh`` for all manifests that were signed together. Raises Untrusted."""
+) -> dict[str, Highest]:
+    """The highest counters of the deployments after manifests that were signed together. Raises as ``fresh`` does."""
+    raised: dict[str, Highest] = {}
     for manifest in manifests:
-        known = in_force(manifest.name, manifest.version)
-        fresh(manifest, counters.highest(manifest.name), known, trust.required)
+        name, counter = manifest.name, manifest.metadata.counter
+        known = highest(name)
+        fresh(manifest, known, in_force(name, manifest.version), required)
+        before = raised.get(name) or known
+        if counter is not None and (before is None or counter > before.counter):
+            raised[name] = Highest(counter, content_hash(manifest))
+    return raised
 
 
 def _public_key(raw: bytes) -> Ed25519PublicKey:

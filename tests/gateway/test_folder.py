@@ -43,24 +43,24 @@ class Deployments:
         self.states: dict[str, str] = {}
         self.withdrawn: list[tuple[str, str]] = []
 
-    def sources(self) -> Mapping[tuple[str, str], str]:
+    def origins(self) -> Mapping[tuple[str, str], str]:
         return self.origin
 
     def state(self, name: str, version: str) -> str:
         return self.states.get(version, "ready") if (name, version) in self.known else ""
 
-    async def accept(self, manifests, source, signers) -> None:
+    async def accept(self, manifests, origin, signed) -> None:
         merged = self.known | {(m.name, m.version): m for m in manifests}
         if sum(m.spec.traffic.percent or 0 for m in merged.values()) > 100:
             raise InvalidRequest("percents over 100")
         self.known = merged
-        self.origin |= dict.fromkeys(((m.name, m.version) for m in manifests), source)
+        self.origin |= dict.fromkeys(((m.name, m.version) for m in manifests), origin)
 
-    async def withdraw(self, name, version, source) -> None:
+    async def delete(self, name, version, origin) -> None:
         if (name, version) not in self.known:
             raise NotFound(version)
-        if self.origin[name, version] == source:
-            self.delete(version)
+        if self.origin[name, version] == origin:
+            self.remove(version)
             self.withdrawn.append((name, version))
 
     def apply(self, manifest: ModelDeployment) -> None:
@@ -68,7 +68,7 @@ class Deployments:
         self.known[manifest.name, manifest.version] = manifest
         self.origin[manifest.name, manifest.version] = ""
 
-    def delete(self, version: str) -> None:
+    def remove(self, version: str) -> None:
         """By hand."""
         self.known.pop(("m", version), None)
         self.origin.pop(("m", version), None)
@@ -172,7 +172,7 @@ def test_what_an_operator_applied_is_never_withdrawn_and_stays_until_its_file_ch
     for step in steps:
         if isinstance(step, tuple):
             verb, version = step
-            deployments.apply(declared(version, "hand")) if verb == "apply" else deployments.delete(version)
+            deployments.apply(declared(version, "hand")) if verb == "apply" else deployments.remove(version)
             applied = deployments.notes()
             if restarts and verb == "apply":
                 follower = follower_of(deployments)

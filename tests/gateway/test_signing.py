@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import TrustedKey, TrustSettings, parse_device_config
-from gateway.models.counters import CounterFile
 from gateway.models.manifest_files import content_hash, parse_manifests
 from gateway.models.signing import (
     Highest,
     Trust,
     TrustUnavailable,
     Untrusted,
+    check_counters,
     fresh,
     read_signature,
     read_signed,
@@ -194,13 +194,12 @@ def test_where_signatures_are_optional_an_unsigned_file_passes_but_a_wrong_signa
     assert word_of(lambda: read_signed(Signed(content, OTHER.sign(content)), optional)) == "bad-signature"
 
 
-def test_the_highest_counter_outlives_the_process_and_never_sinks(folder):
-    kept = CounterFile(folder / "counters.json")
-    assert kept.highest("m") is None
-    for counter in (3, 7, 5):
-        kept.accepted("m", counter, f"content{counter}")
-    assert CounterFile(folder / "counters.json").highest("m") == Highest(7, "content7")
-    assert kept.highest("other") is None
+def test_manifests_signed_together_raise_the_counter_to_the_highest_of_theirs():
+    first, second = parsed(version="1", counter=3), parsed(version="2", counter=7)
+    raised = check_counters([second, first], True, {"m": Highest(2, "older")}.get, lambda name, version: None)
+    assert raised == {"m": Highest(7, content_hash(second))}
+    again = check_counters([second, first], True, raised.get, lambda name, version: content_hash(first))
+    assert again == {}
 
 
 @pytest.mark.parametrize(
