@@ -158,7 +158,7 @@ async def _serve(
         moved=lambda name: steering.keep(name),
     )
     relief = MemoryRelief(catalog, events.emit)
-    store = Store(settings.state_dir)
+    store = Store(settings.state_dir, settings=config.store)
     ledger = Ledger(State(settings.state_dir), events)
     steering = Steering(catalog, ledger, store, events.emit, signatures_required=config.trust.required)
     guard = Guard(catalog, steering, workers.troubled, lambda name, label: None, time.monotonic)
@@ -211,7 +211,8 @@ async def _serve(
         if settings.metrics:
             metrics = MetricsServer(settings.metrics, recorder, operations.readings)
         try:
-            store.prepare()
+            for problem in store.prepare():
+                events.emit("store-problem", problem)
         except OSError as failed:
             raise StartFailed(f"the state directory {settings.state_dir} can't be used: {failed.strerror}") from failed
         try:

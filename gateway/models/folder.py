@@ -16,6 +16,7 @@ from gateway.errors import EdgewayError, NotFound
 from gateway.models.manifest import ModelDeployment
 from gateway.models.manifest_files import SUFFIXES, content_hash
 from gateway.models.signing import SUFFIX, Trust, Untrusted, read_signature, read_signed
+from gateway.models.states import COMING
 from gateway.strict_yaml import ConfigError
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ MAX_BYTES = 64 * 1024
 """Of one file."""
 ORIGIN = "folder:"
 """What the origin of a version begins with that came from the folder; then comes the file's name."""
-_COMING = ("fetching", "verifying", "loading", "warming")
 
 Identity = tuple[str, str]
 """Deployment and version."""
@@ -346,7 +346,7 @@ class Follower:
         """Whether a version must serve on because others that shall replace it are not ready."""
         state = self._deployments.state
         peers = {key for file in self._files.values() for key in _identities(file) if key[0] == identity[0]}
-        coming = {peer for peer in peers if peer in taken or state(*peer) in _COMING}
+        coming = {peer for peer in peers if peer in taken or state(*peer) in COMING}
         waited = self._leaving[identity] = peers & (self._leaving.get(identity, set()) | coming)
         return bool(waited) and not any(state(*peer) == "ready" for peer in peers)
 
