@@ -28,6 +28,8 @@ MAX_BYTES = 64 * 1024
 """Of one file."""
 ORIGIN = "folder:"
 """What the origin of a version begins with that came from the folder; then comes the file's name."""
+_NOT_BY_ITSELF = ("unloaded", "rolledBack")
+"""States of versions that are there, but not on their way into service."""
 
 Identity = tuple[str, str]
 """Deployment and version."""
@@ -348,7 +350,8 @@ class Follower:
         peers = {key for file in self._files.values() for key in _identities(file) if key[0] == identity[0]}
         coming = {peer for peer in peers if peer in taken or state(*peer) in COMING}
         waited = self._leaving[identity] = peers & (self._leaving.get(identity, set()) | coming)
-        return bool(waited) and not any(state(*peer) == "ready" for peer in peers)
+        hopes = any(state(*peer) not in _NOT_BY_ITSELF for peer in waited)
+        return hopes and not any(state(*peer) == "ready" for peer in peers)
 
     def _tell(self, problems: Mapping[str, str]) -> None:
         """Say each problem once for each change of its file."""
