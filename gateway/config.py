@@ -225,7 +225,9 @@ class TrustSettings(Section, frozen=True):
 
     def __post_init__(self) -> None:
         if self.required and not self.keys:
-            raise Problem(("keys",), "signatures are required, but no key is trusted")
+            raise Problem(
+                ("keys",), "signatures are required, but no key is trusted; add what `edgeway sign --show-key` prints"
+            )
         names: set[str] = set()
         for index, key in enumerate(self.keys):
             if key.name in names:

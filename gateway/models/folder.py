@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +29,10 @@ MAX_BYTES = 64 * 1024
 """Of one file."""
 ORIGIN = "folder:"
 """What the origin of a version begins with that came from the folder; then comes the file's name."""
+_RETRY = 5.0
+"""Seconds after which what was refused is offered again: a full disk may have got room, or an operator made it."""
+_FOLDER = "/"
+"""Begins the keys of problems that are not of one file, as no file's name does."""
 _NOT_BY_ITSELF = ("unloaded", "rolledBack")
 """States of versions that are there, but not on their way into service."""
 
@@ -37,7 +42,7 @@ Stamp = tuple[int, ...]
 """Changes whenever the file does, or what its name leads to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class File:
     """What a file says. ``problem``: why it is not taken, on one line; what came from it before goes on then."""
 
@@ -45,6 +50,11 @@ class File:
     manifests: tuple[ModelDeployment, ...] = ()
     signer: str = ""
     problem: str = ""
+
+    @cached_property
+    def contents(self) -> Mapping[Identity, str]:
+        """The ``content_hash`` of each version."""
+        return {(manifest.name, manifest.version): content_hash(manifest) for manifest in self.manifests}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,7 @@ def without_duplicates(files: Mapping[str, File], owners: Mapping[Identity, str]
     """
     declared: dict[Identity, list[str]] = {}
     for name in sorted(files):
-        for identity in _identities(files[name]):
+        for identity in files[name].contents:
             declared.setdefault(identity, []).append(name)
     checked = dict(files)
     for identity, names in declared.items():
@@ -112,10 +122,9 @@ def news(
         wanted = []
         for manifest in file.manifests:
             identity = (manifest.name, manifest.version)
-            before = said.get(identity)
-            same = before is not None and before.content == content_hash(manifest)
-            ours = origins.get(identity, "").startswith(ORIGIN)
-            if not same or (ours and origins[identity] != ORIGIN + file.name):
+            before, origin = said.get(identity), origins.get(identity, "")
+            same = before is not None and before.content == file.contents[identity]
+            if not same or (origin.startswith(ORIGIN) and origin != ORIGIN + file.name):
                 wanted.append(manifest)
         if wanted:
             found.append((file, wanted))
@@ -128,7 +137,7 @@ def leaving(files: Mapping[str, File], origins: Mapping[Identity, str]) -> list[
     A file with a problem keeps its own, and one that is still there the versions that it names as ``previousVersion``:
     they are what a roll-back goes to.
     """
-    declared = {identity for file in files.values() for identity in _identities(file)}
+    declared = {identity for file in files.values() for identity in file.contents}
     found = []
     for identity, origin in origins.items():
         if not origin.startswith(ORIGIN) or identity in declared:
@@ -137,10 +146,6 @@ def leaving(files: Mapping[str, File], origins: Mapping[Identity, str]) -> list[
         if file is None or not (file.problem or identity in _previous(file)):
             found.append(identity)
     return found
-
-
-def _identities(file: File) -> list[Identity]:
-    return [(manifest.name, manifest.version) for manifest in file.manifests]
 
 
 def _previous(file: File) -> set[tuple[str, str | None]]:
@@ -200,7 +205,9 @@ def read(path: Path, trust: Trust) -> File:
         return File(path.name, problem=str(refused))
     except Untrusted as refused:
         return File(path.name, problem=f"{path}: {refused}")
-    return File(path.name, tuple(manifests), signer)
+    file = File(path.name, tuple(manifests), signer)
+    _ = file.contents  # here, in a thread: a thousand of them would keep the loop for a tenth of a second
+    return file
 
 
 def _content(path: Path) -> bytes:
@@ -239,6 +246,8 @@ class Follower:
         self._leaving: dict[Identity, set[Identity]] = {}
         """Versions that no file declares, each with those that are, or were since, on their way up instead."""
         self._told: dict[str, tuple[Stamp, str]] = {}
+        self._retry_at: float | None = None
+        """Monotonic seconds; None: nothing was refused."""
 
     async def follow(self, looked: Callable[[], None]) -> None:
         """Until cancelled. ``looked()`` is called after each look, first when what is there is accepted."""
@@ -247,7 +256,7 @@ class Follower:
                 await self.look()
             except Exception as failed:
                 log.error("following %s failed", self._folder, exc_info=failed)
-                self._emit("manifest-refused", f"{self._folder}: {type(failed).__name__}: {failed}")
+                self._tell(_FOLDER, f"{self._folder}: {type(failed).__name__}: {failed}")
             looked()
             await asyncio.sleep(INTERVAL)
 
@@ -260,11 +269,14 @@ class Follower:
         try:
             stamps = await asyncio.to_thread(look, self._folder)
         except OSError as failed:
-            self._tell({"": f"{self._folder}: can't be read: {failed.strerror}"})
+            self._tell(_FOLDER, f"{self._folder}: can't be read: {failed.strerror}")
             return
+        self._told.pop(_FOLDER, None)
         settled, self._before = stamps == self._before, stamps
         if self._said is None or (stamps != self._stamps and settled):
             await self._changed(stamps)
+        elif self._retry_at is not None and time.monotonic() >= self._retry_at:
+            await self.take(self._read)
         elif self._leaving:
             await self._remove(())
 
@@ -273,13 +285,14 @@ class Follower:
         again = [name for name in names if name not in self._read or self._stamps.get(name) != stamps[name]]
         found = await asyncio.to_thread(lambda: [read(self._folder / name, self._trust) for name in again])
         kept = {name: self._read[name] for name in names if name not in again}
-        self._read = kept | {file.name: file for file in found}
-        self._stamps = stamps
         problem = f"{self._folder}: has {len(stamps)} manifests; the first {MAX_FILES} by name are followed"
-        await self.take(self._read | {name: File(name, problem=problem) for name in over})
+        beyond = {name: File(name, problem=problem) for name in over}
+        self._read = kept | {file.name: file for file in found} | beyond
+        self._stamps = stamps
+        await self.take(self._read)
 
     async def take(self, read: Mapping[str, File]) -> None:
-        """Make the deployments as these files say, which are all that there are."""
+        """Make the deployments as these files say, which are all there are. What is refused is tried again later."""
         if self._said is None:
             self._said = self._applied_since(read)
         origins = self._deployments.origins()
@@ -301,32 +314,36 @@ class Follower:
             if not refused or (len(refused) == len(pending) and not removed):
                 break  # else what was accepted or removed may have made room: percents of two files change places
             pending = [(file, manifests) for file, manifests in pending if file.name in refused]
-        declared = {identity for file in self._files.values() for identity in _identities(file)}
+        declared = {identity for file in self._files.values() for identity in file.contents}
         bad = {file.name for file in self._files.values() if file.problem}
         self._said = {key: said for key, said in self._said.items() if key in declared or said.file in bad}
-        self._tell({file.name: file.problem for file in self._files.values() if file.problem})
+        self._retry_at = time.monotonic() + _RETRY if refused else None
+        self._told = {key: told for key, told in self._told.items() if key in bad or key.startswith(_FOLDER)}
+        for problem in dict.fromkeys(file.problem for file in self._files.values() if self._first_time(file)):
+            self._emit("manifest-refused", problem)
 
     def _applied_since(self, files: Mapping[str, File]) -> dict[Identity, Said]:
         """At the start: versions that an operator applied are not taken back to what the files say."""
         origins, said = self._deployments.origins(), {}
         for file in files.values():
-            for manifest in file.manifests:
-                identity = (manifest.name, manifest.version)
+            for identity, content in file.contents.items():
                 if identity in origins and not origins[identity].startswith(ORIGIN):
-                    said[identity] = Said(file.name, content_hash(manifest))
+                    said[identity] = Said(file.name, content)
                     text = f"{' '.join(identity)} was applied by hand since; what the file says counts when it changes"
                     self._emit("manifest-kept", f"{self._folder / file.name}: {text}")
         return said
 
     async def _accept(self, file: File, manifests: Sequence[ModelDeployment]) -> str:
         """The problem; empty: they were accepted."""
-        signed = _identities(file) if file.signer else ()
+        signed = file.contents if file.signer else ()
         try:
             await self._deployments.accept(manifests, ORIGIN + file.name, signed)
         except (EdgewayError, OSError) as refused:
             return f"{self._folder / file.name}: {refused}"
         assert self._said is not None
-        self._said.update({(m.name, m.version): Said(file.name, content_hash(m)) for m in manifests})
+        for manifest in manifests:
+            identity = (manifest.name, manifest.version)
+            self._said[identity] = Said(file.name, file.contents[identity])
         return ""
 
     async def _remove(self, taken: Collection[Identity]) -> bool:
@@ -338,25 +355,38 @@ class Follower:
         for identity in now:
             if self._waits(identity, taken):
                 continue
-            with contextlib.suppress(NotFound):
+            key = _FOLDER + " ".join(identity)
+            try:
                 await self._deployments.delete(*identity, origins[identity])
+            except NotFound:
+                pass
+            except (EdgewayError, OSError) as failed:
+                self._tell(key, f"{' '.join(identity)} can't be removed, though its file went: {failed}")
+                continue
             removed = True
             self._leaving.pop(identity, None)
+            self._told.pop(key, None)
         return removed
 
     def _waits(self, identity: Identity, taken: Collection[Identity]) -> bool:
         """Whether a version must serve on because others that shall replace it are not ready."""
         state = self._deployments.state
-        peers = {key for file in self._files.values() for key in _identities(file) if key[0] == identity[0]}
+        peers = {key for file in self._files.values() for key in file.contents if key[0] == identity[0]}
         coming = {peer for peer in peers if peer in taken or state(*peer) in COMING}
         waited = self._leaving[identity] = peers & (self._leaving.get(identity, set()) | coming)
         hopes = any(state(*peer) not in _NOT_BY_ITSELF for peer in waited)
         return hopes and not any(state(*peer) == "ready" for peer in peers)
 
-    def _tell(self, problems: Mapping[str, str]) -> None:
-        """Say each problem once for each change of its file."""
-        now = {name: (self._stamps.get(name, ()), problem) for name, problem in problems.items()}
-        new = [told[1] for name, told in now.items() if self._told.get(name) != told]
-        self._told = now
-        for problem in dict.fromkeys(new):
+    def _first_time(self, file: File) -> bool:
+        """Whether a problem was not told yet since the file changed."""
+        if not file.problem:
+            return False
+        before, now = self._told.get(file.name), (self._stamps.get(file.name, ()), file.problem)
+        self._told[file.name] = now
+        return before != now
+
+    def _tell(self, key: str, problem: str) -> None:
+        """Say what is wrong, but not of a file, once until it is over."""
+        if self._told.get(key) != ((), problem):
+            self._told[key] = ((), problem)
             self._emit("manifest-refused", problem)

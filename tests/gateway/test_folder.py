@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given
@@ -306,6 +307,17 @@ async def test_the_old_version_of_an_edited_file_serves_until_the_new_one_is_rea
     assert watched.deployments.notes().keys() == {"3"}
 
 
+async def test_a_file_that_goes_waits_for_no_version_that_is_only_known(watched, folder):
+    watched.deployments.states["1"] = "unloaded"
+    for version in "12":
+        (folder / f"{version}.yaml").write_text(text(version))
+    await watched.look()
+    watched.restart()  # then all that is in the folder is offered again
+    (folder / "2.yaml").unlink()
+    await watched.look()
+    assert watched.deployments.notes().keys() == {"1"}
+
+
 async def test_what_a_new_version_names_as_previous_is_kept_while_its_file_is_there(watched, folder):
     (folder / "m.yaml").write_text(text("1"))
     await watched.look()
@@ -334,6 +346,26 @@ async def test_percents_may_change_places_between_files_whose_order_is_the_wrong
     (folder / "b.yaml").unlink()  # makes room for what was refused
     await watched.look()
     assert watched.deployments.known["m", "1"].spec.traffic.percent == 95
+
+
+async def test_what_the_gateway_could_not_keep_is_offered_again_and_told_once(watched, folder, monkeypatch):
+    (folder / "a.yaml").write_text(text("1"))
+    (folder / "b.yaml").write_text(text("2"))
+    await watched.look()
+    full = OSError(28, "No space left on device")
+    for verb in ("accept", "delete"):
+        monkeypatch.setattr(watched.deployments, verb, AsyncMock(side_effect=full))
+    (folder / "a.yaml").write_text(text("1", "new"))
+    (folder / "b.yaml").unlink()
+    monkeypatch.setattr("gateway.models.folder._RETRY", 0.0)
+    for _ in range(3):
+        await watched.look()
+    assert watched.deployments.notes() == {"1": "", "2": ""}
+    assert sorted(problem.split(":")[-1] for problem in watched.problems) == [" [Errno 28] No space left on device"] * 2
+    monkeypatch.undo()
+    await watched.look()
+    assert watched.deployments.notes() == {"1": "new"}
+    assert len(watched.problems) == 2
 
 
 async def test_what_is_no_manifest_is_left_alone_and_what_cannot_be_one_is_refused(watched, folder):
@@ -376,6 +408,11 @@ async def test_a_folder_that_cannot_be_read_changes_nothing(watched, folder, tmp
         await watched.look()
     assert watched.deployments.notes().keys() == {"1"}
     assert len(watched.problems) == 1
+    aside.rename(folder)
+    await watched.look()
+    folder.rename(tmp_path / "aside")
+    await watched.look()
+    assert len(watched.problems) == 2
     aside.rename(folder)
     (folder / "a.yaml").write_text(text("2"))
     await watched.look()
