@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from edgeway.v1 import control_pb2 as control
 from gateway.cli.control import Control
@@ -24,36 +24,47 @@ _LINE_EVERY = 5.0
 _OVER = ("failed", "barred", "rolledBack", "unloaded")
 
 
+class NotServing(Exception):
+    """A version won't come by itself, or not in time. The message says which, its state and the reason."""
+
+
 class Display(Protocol):
     """Shows how far the versions are that are waited for."""
 
     def update(self, waiting: Mapping[Identity, Any], now: float) -> None:
         """``waiting``: the status of each; ``now``: seconds."""
 
+    def done(self, text: str) -> None:
+        """Say on stdout that one is ready."""
+
     def close(self) -> None: ...
 
 
 class Bars:
-    """One bar for each version, on stderr. Bytes while it is fetched, its state after that."""
+    """One bar for each version, on stderr."""
 
     def __init__(self) -> None:
         self._bars: dict[Identity, TaskID] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._progress.start()
 
     def update(self, waiting: Mapping[Identity, Any], now: float) -> None:
+        for identity in self._bars.keys() - waiting.keys():
+            self._progress.remove_task(self._bars.pop(identity))
         for identity, status in waiting.items():
+            text = f"{' '.join(identity)}: {progress_text(status)}"
             if identity not in self._bars:
-                self._bars[identity] = self._progress.add_task("", total=None)
-            text = f"{' '.join(identity)}: {status.state}"
+                self._bars[identity] = self._progress.add_task(text, total=None)
             if status.HasField("progress"):
                 done, total = status.progress.done, status.progress.total or None
                 self._progress.update(self._bars[identity], description=text, completed=done, total=total)
             else:
                 self._progress.update(self._bars[identity], description=text)
-        for identity in self._bars.keys() - waiting.keys():
-            self._progress.remove_task(self._bars.pop(identity))
+        self._progress.start()
+
+    def done(self, text: str) -> None:
+        self._progress.stop()  # which takes the bars away: they may be on the same terminal
+        click.echo(text)
 
     def close(self) -> None:
         self._progress.stop()
@@ -71,6 +82,9 @@ class Lines:
             for identity, status in waiting.items():
                 click.echo(f"{' '.join(identity)}: {progress_text(status)}", err=True)
 
+    def done(self, text: str) -> None:
+        click.echo(text)
+
     def close(self) -> None:
         pass
 
@@ -83,43 +97,49 @@ def wait(gateway: Control, wanted: Mapping[Identity, bool], timeout: float) -> N
         wanted: versions, and whether each may take no requests by itself: its manifest says so, or it changed nothing.
         timeout: seconds.
     """
-    end = time.monotonic() + timeout
     display: Display = Bars() if Console(stderr=True).is_terminal else Lines(time.monotonic())
-    waiting = dict(wanted)
     try:
-        while True:
-            found = _statuses(gateway, waiting)
-            for identity, status in found.items():
-                if serves(status, waiting[identity]):
-                    click.echo(f"{' '.join(identity)}: ready")
-                    del waiting[identity]
-            if not waiting:
-                return
-            still = {identity: found[identity] for identity in waiting}
-            now = time.monotonic()
-            if now > end:
-                states = "; ".join(f"{' '.join(identity)}: {explained(status)}" for identity, status in still.items())
-                fail(f"not ready after {timeout:g} s: {states}")
-            display.update(still, now)
-            time.sleep(_LOOK_EVERY)
+        _watch(gateway, dict(wanted), timeout, display)
+    except NotServing as failed:
+        problem = str(failed)
+    else:
+        return
     finally:
         display.close()
+    fail(problem)
+
+
+def _watch(gateway: Control, waiting: dict[Identity, bool], timeout: float, display: Display) -> None:
+    """Raises NotServing."""
+    end = time.monotonic() + timeout
+    while True:
+        found = _statuses(gateway, waiting)
+        for identity, status in found.items():
+            if serves(status, waiting[identity]):
+                display.done(f"{' '.join(identity)}: ready")
+                del waiting[identity]
+        if not waiting:
+            return
+        still, now = {identity: found[identity] for identity in waiting}, time.monotonic()
+        if now > end:
+            states = "; ".join(f"{' '.join(identity)}: {explained(status)}" for identity, status in still.items())
+            raise NotServing(f"not ready after {timeout:g} s: {states}")
+        display.update(still, now)
+        time.sleep(_LOOK_EVERY)
 
 
 def _statuses(gateway: Control, waiting: Mapping[Identity, bool]) -> dict[Identity, Any]:
-    """Ends the command when a version is gone, or won't come by itself."""
+    """The status of each version. Raises NotServing: one is gone, or won't come by itself."""
     found: dict[Identity, Any] = {}
     for name in dict.fromkeys(name for name, _ in waiting):
         response = gateway.call("GetDeployments", control.GetRequest(name=name))
         versions = {v.version: v for d in response.deployments for v in d.versions}
-        for identity in waiting:
-            if identity[0] != name:
-                continue
+        for identity in (each for each in waiting if each[0] == name):
             status = versions.get(identity[1])
             if status is None:
-                fail(f"{' '.join(identity)}: deleted while it was awaited")
+                raise NotServing(f"{' '.join(identity)}: deleted while it was awaited")
             if status.state in _OVER:
-                fail(f"{' '.join(identity)}: {explained(status)}")
+                raise NotServing(f"{' '.join(identity)}: {explained(status)}")
             found[identity] = status
     return found
 

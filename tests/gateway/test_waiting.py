@@ -75,8 +75,8 @@ def test_a_terminal_gets_a_bar_and_a_log_gets_none(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     waited(FETCHING, FETCHING, FETCHING, {"state": "loading"}, READY)
     shown = capsys.readouterr()
-    assert "m 1: fetching" in shown.err
-    assert "12.5/50.0 MB" in shown.err
+    assert "m 1: fetching 12.5 of 50.0 MB" in shown.err
+    assert "m 1: loading" in shown.err
     assert shown.out == "m 1: ready\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -123,6 +124,16 @@ def test_stdin_takes_its_signature_from_a_file(folder, gateway_in):
     assert ask(gateway, "apply", "-f", "-", text=text).exit_code == 1
     done = ask(gateway, "apply", "-f", "-", "--signature", f"{path}.sig", text=text)
     assert done.exit_code == 0, done.stderr
+
+
+def test_a_gateway_with_keys_but_without_the_package_says_what_to_install(folder, gateway_in):
+    (folder / "none" / "cryptography").mkdir(parents=True)
+    (folder / "none" / "cryptography" / "__init__.py").write_text("raise ImportError('as if it were not installed')")
+    path = {"PYTHONPATH": f"{folder / 'none'}:{os.environ.get('PYTHONPATH', '')}"}
+    config = {"trust": {"keys": [{"name": "release", "publicKey": "A" * 43 + "="}]}}
+    with pytest.raises(RuntimeError, match=r"edgeway: trust.keys: .* pip install 'edgeway\[trust\]'"):
+        gateway_in(config, **path)
+    assert gateway_in({}, **path).ready["ready"]  # nobody needs it who trusts no key
 
 
 def test_sign_and_verify_say_who_and_refuse_to_overwrite_a_key(folder):
