@@ -100,6 +100,9 @@ show-poison: $(DEV)  ## a request that kills its worker: two deaths, never a thi
 show-replay: $(DEV)  ## every decision of a run with trouble, made again from its journal
 	@$(BIN)/python -m benchmarks.show.replay
 
+show-swap: $(DEV)  ## 50 swaps at 100 requests/s; p99 of a running model while others are loaded (3 min)
+	@$(BIN)/python -m benchmarks.show.swap
+
 show-lifecycle: $(DEV)  ## SIGKILL, a second gateway, SIGTERM
 	@$(BIN)/python -m benchmarks.show.lifecycle
 

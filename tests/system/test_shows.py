@@ -26,6 +26,7 @@ SHORT = {
     "never": ["--phase", "1.6", "--calls", "300"],
     "poison": ["--again", "20", "--seconds", "6"],
     "lifecycle": [],
+    "swap": ["--swaps", "8", "--pairs", "0"],
     "bad_input": [],
     "shared_memory": ["--only", "safety", "--count", "200"],
     "model_files": [],
