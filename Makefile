@@ -112,6 +112,9 @@ show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 
+show-canary: $(DEV)  ## bad versions on trial are left in time, also across a SIGKILL; a hot chip is no reason (4 min)
+	@$(BIN)/python -m benchmarks.show.canary
+
 show-split: $(DEV)  ## shares exact in every hundred, 10,000 keys that move only where they must (2 min)
 	@$(BIN)/python -m benchmarks.show.split
 

@@ -28,14 +28,16 @@ SHORT = {
     "shared_memory": ["--only", "safety", "--count", "200"],
     "model_files": [],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
-    "split": ["--keys", "300", "--hundreds", "2"],
+    "canary-bad": ["--only", "slow", "--killed", "no", "--seconds", "1"],
+    "canary-hot": ["--only", "throttled", "--seconds", "2"],
+    "split": ["--keys", "200", "--hundreds", "1"],
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
     "faults": ["--calls", "100"],
 }
 
 
-TIMED = {"batching", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
+TIMED = {"batching", "canary-bad", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
 """These judge milliseconds. A shared machine may stand still for 100 ms in the few seconds of a short form, which is no
 fault of what is shown; one that falls short twice in a row has something to say."""
 
