@@ -105,14 +105,15 @@ class Workers:
         """All workers, accelerators first, otherwise in the order of the device config."""
         return [worker.name for worker in sorted(self, key=lambda worker: worker.backend == "cpu")]
 
-    async def target(self, worker: str, preference: int, suffix: str) -> Target:
+    async def target(self, worker: str, preference: int, suffix: Callable[[str], str]) -> Target:
         found = self._workers[worker]
         await asyncio.wait({asyncio.create_task(found.introduced.wait())}, timeout=START_WAIT)
         target = Target(worker, preference, found)
         if found.config.adaptive_limit:
             target.limit = GradientLimit(initial=2 * found.instances, lowest=found.instances)
-        if not found.loads(suffix):
-            target.failure = f"{found.backend} loads {', '.join(found.formats)}, not {suffix}"
+        wanted = suffix(found.backend)
+        if not found.loads(wanted):
+            target.failure = f"{found.backend} loads {', '.join(found.formats)}, not {wanted}"
         return target
 
     def load(self, target: Target, order: LoadOrder) -> asyncio.Future[Signature]:
