@@ -157,7 +157,7 @@ class Trial:
             return None
         message, evidence = seen
         evidence["windowSeconds"] = self.rules.error_window_seconds
-        return Verdict(self.version, "errorThreshold", message, evidence | self._compared(self.errors))
+        return Verdict(self.version, "errorThreshold", message, evidence | self._compared(self.errors, "error"))
 
     def _count(self, threshold: int, now: float, failed: bool) -> tuple[str, Evidence] | None:
         if not failed:
@@ -214,7 +214,7 @@ class Trial:
         message = f"{hits} of {total} are {what}, so at most {high:.3f} in truth; {limit:g} is the least"
         evidence: Evidence = {"rate": hits / total, "upperBound": high, "count": total, "limit": limit}
         if rule == "minAccuracy":
-            evidence |= self._compared(self.wrong)
+            evidence |= self._compared(self.wrong, "wrong")
         return Verdict(self.version, rule, message, evidence)
 
     def _judge_drift(self, figures: Figures) -> Verdict | None:
@@ -225,11 +225,16 @@ class Trial:
         evidence: Evidence = {"score": drift.score, "limit": limit, "answers": drift.answers, "detail": drift.detail}
         return Verdict(self.version, "maxDrift", message, evidence)
 
-    def _compared(self, streams: Comparison) -> Evidence:
+    def _compared(self, streams: Comparison, what: str) -> Evidence:
         """Both rates, where there is another version that was asked."""
         if self.against is None or streams.rate is None or streams.other_rate is None:
             return {}
-        return {"rate": streams.rate, "against": self.against, "otherRate": streams.other_rate, "p": streams.p}
+        return {
+            f"{what}Rate": streams.rate,
+            "against": self.against,
+            f"{what}RateOfThat": streams.other_rate,
+            "p": streams.p,
+        }
 
 
 def _agreed(figures: Figures) -> tuple[int, int] | None:

@@ -278,6 +278,17 @@ def test_a_rule_acts_when_it_is_certain_and_only_when_it_is_declared(rules, figu
     assert judged.condemned is verdict
 
 
+def test_a_verdict_tells_what_the_other_version_did_meanwhile():
+    judged = trial(auto_rollback_on_error=True, error_threshold=2, min_accuracy=0.9)
+    for number in range(40):
+        judged.observe(ending(number, "ok", "old"))
+        judged.labelled("new", False)
+        judged.labelled("old", number % 4 > 0)
+    evidence = judged.review(50, Figures(accuracy=Accuracy(0, 40)), {}).evidence
+    assert (evidence["rate"], evidence["wrongRate"], evidence["wrongRateOfThat"]) == (0.0, 1.0, 0.25)
+    assert evidence["p"] < 0.001
+
+
 # -- promotion -------------------------------------------------------------------------------------------------------
 
 
