@@ -34,7 +34,9 @@ from gateway.observation.figures import Figures
 Evidence = dict[str, float | int | str]
 
 LEAST = 20
-"""Requests, runs, answers or labels that a rate is taken of, at least."""
+"""Requests, answers or labels that a rate is taken of, at least."""
+LEAST_RUNS = 10
+"""Runs that can be compared, at least; as many are certain at the earliest, if all are over the limit."""
 MOST = 10_000
 """Requests remembered for a rate: at a rate that brings more within the window, the newest of them are as good."""
 _DOUBT = 0.05
@@ -134,7 +136,7 @@ class Trial:
             return f"it fails more often than {self.against}: {_rates(self.errors)}"
         if self.wrong.more(_DOUBT):
             return f"it is wrong more often than {self.against}: {_rates(self.wrong)}"
-        if self._times is not None and self._times.over * 2 > self._times.count >= LEAST:
+        if self._times is not None and self._times.over * 2 > self._times.count >= LEAST_RUNS:
             return f"most of its runs take more than {self._times.limit:g} x those of {self.against}"
         for word, limit, seen in (
             ("agreement", self.rules.min_agreement, _agreed(figures)),
@@ -188,7 +190,7 @@ class Trial:
         if times is None:
             return None
         times.settle(now, expected)
-        if times.count < LEAST or not above(0.5, times.over, times.count):
+        if times.count < LEAST_RUNS or not above(0.5, times.over, times.count):
             return None
         typical = times.typical()
         message = (
