@@ -112,6 +112,12 @@ show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 
+show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename of an install fails: the version before serves
+	@$(BIN)/python -m benchmarks.show.disk_faults
+
+show-power-cuts: $(DEV)  ## 100 power cuts while versions are installed, promoted, rolled back; as root (6 min)
+	@$(BIN)/python -m benchmarks.show.power_cuts
+
 show-commands: $(DEV)  ## 32 operators at once on one deployment: no deadlock, the last command holds, others serve
 	@$(BIN)/python -m benchmarks.show.commands
 

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from gateway.errors import Conflict, NotFound, Unavailable
-from gateway.models.loading import Loader, NoTargetLoads
+from gateway.models.loading import Barred, Loader, NoTargetLoads
 from gateway.models.revision import Deployment, Plan, Revision
 from gateway.models.rollout import Rollout, declare, withdraw
 from gateway.models.states import COMING, OVER, follow
@@ -189,6 +189,7 @@ class Catalog:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._loader.close()
 
     async def settled(self) -> None:
         """Returns when no version is on its way up any more."""
@@ -213,6 +214,8 @@ class Catalog:
             self._become(revision, "failed", str(refused))
         except ArtifactRefused as refused:
             self._become(revision, "failed", str(refused))
+        except Barred as refused:
+            self._become(revision, "barred", str(refused))
         except NoTargetLoads as refused:
             self._become(revision, "failed", str(refused))
         else:
