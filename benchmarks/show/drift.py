@@ -18,6 +18,7 @@ and labels by ``edgeway feedback`` after all of it, compared with what the answe
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import time
 from collections.abc import Iterator
@@ -171,7 +172,9 @@ def main() -> None:
         reference = Reference(known, WINDOW)
         replays(options, reference, reference.sort(upright), reference.sort(turned), verdict)
         np.savez(folder / "reference.npz", **{OUTPUT: known})
-        apply("1.1-watched", f"drift: {{reference: 'file:reference.npz', window: {WINDOW}}}")
+        digest = hashlib.sha256((folder / "reference.npz").read_bytes()).hexdigest()
+        named = f"reference: 'file:reference.npz', checksum: 'sha256:{digest}'"
+        apply("1.1-watched", f"drift: {{{named}, window: {WINDOW}}}")
         live(gateway, client, verdict)
     verdict.end()
 

@@ -34,7 +34,7 @@ SHORT = {
     "batching": ["--rounds", "1", "--seconds", "1.5"],
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
-    "drift": ["--reference", "400", "--recorded", "300", "--turned", "200", "--starts", "20", "--replayed", "100000"],
+    "drift": ["--reference", "250", "--recorded", "200", "--turned", "100", "--starts", "20", "--replayed", "50000"],
     "faults": ["--calls", "100"],
 }
 
