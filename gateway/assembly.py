@@ -39,6 +39,7 @@ from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
+from gateway.models.fetch import Fetcher
 from gateway.models.guard import EVERY as GUARD_EVERY
 from gateway.models.guard import Guard
 from gateway.models.ledger import Ledger
@@ -152,7 +153,8 @@ async def _serve(
         moved=lambda name: steering.keep(name),
     )
     relief = MemoryRelief(catalog, events.emit)
-    store = Store(settings.state_dir, settings=config.store)
+    fetcher = Fetcher(config.fetch)
+    store = Store(settings.state_dir, fetcher.fetch, config.store, kept=lambda: catalog.needed)
     ledger = Ledger(State(settings.state_dir), events)
     steering = Steering(catalog, ledger, store, events.emit)
     guard = Guard(catalog, steering, workers.troubled, lambda name, label: None, time.monotonic)
@@ -218,6 +220,8 @@ async def _serve(
         workers.start()
         await workers.introduced()
         steering.restore(known)
+        for gone in await asyncio.to_thread(store.sweep, catalog.wanted()):
+            events.emit("store-swept", f"{gone}: no version wants it any more")
         background.append(asyncio.create_task(ledger.keep_events()))
         await _follow(settings, operations, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -241,6 +245,7 @@ async def _serve(
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         memory.stop()
+        fetcher.close()
         await catalog.close()
         await steering.settled()
         await ledger.close()

@@ -56,6 +56,10 @@ class Catalog:
         self._clock = clock
         self._moved = moved
         self._deployments: dict[str, Deployment] = {}
+        self.needed: Mapping[str, str] = {}
+        """Keys of the files in the store that traffic or a roll-back may need, each with who does. Replaced whole, so
+        that any thread may look.
+        """
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -262,6 +266,7 @@ class Catalog:
             self._table.routes[deployment.name] = deployment.route()
         else:
             self._table.routes.pop(deployment.name, None)
+        self.needed = {key: who for each in self._deployments.values() for key, who in each.needed().items()}
         self.changed()
 
     def _split(self, deployment: Deployment) -> None:
@@ -316,6 +321,10 @@ class Catalog:
     @property
     def deployments(self) -> Mapping[str, Deployment]:
         return {name: deployment for name, deployment in self._deployments.items() if deployment.revisions}
+
+    def wanted(self) -> set[str]:
+        """Keys of the files in the store of all versions that are known."""
+        return {key for each in self._deployments.values() for r in each.revisions for key in r.plan.keys}
 
     def deployment(self, name: str) -> Deployment:
         """Raises NotFound."""

@@ -232,44 +232,6 @@ class Trial:
         return {"rate": streams.rate, "against": self.against, "otherRate": streams.other_rate, "p": streams.p}
 
 
-@dataclass(slots=True)
-class Judge:
-    """The trials of one deployment."""
-
-    trials: dict[str, Trial] = field(default_factory=dict)
-    """By version."""
-
-    def assign(self, wanted: Mapping[str, tuple[str | None, Rollback]]) -> None:
-        """Judge these versions, each against the one named; trials that are as wanted already go on."""
-        before, self.trials = self.trials, {}
-        for version, (against, rules) in wanted.items():
-            known = before.get(version)
-            same = known is not None and (known.against, known.rules) == (against, rules)
-            self.trials[version] = known if known is not None and same else Trial(version, against, rules)
-
-    def observe(self, sample: Sample) -> Verdict | None:
-        """Take a sample of any version; the verdict that it leads to."""
-        verdict = None
-        for trial in self.trials.values():
-            verdict = trial.observe(sample) or verdict  # only the sample's own version can be condemned by it
-        return verdict
-
-    def labelled(self, version: str, right: bool) -> None:
-        """A late label came."""
-        for trial in self.trials.values():
-            trial.labelled(version, right)
-
-    def review(
-        self, now: float, figures: Mapping[str, Figures], expected: Mapping[tuple[str, str], float]
-    ) -> list[Verdict]:
-        """See ``Trial.review``; ``figures`` by version."""
-        reviewed = (trial.review(now, figures.get(name, _UNKNOWN), expected) for name, trial in self.trials.items())
-        return [verdict for verdict in reviewed if verdict is not None]
-
-
-_UNKNOWN = Figures()
-
-
 def _agreed(figures: Figures) -> tuple[int, int] | None:
     seen = figures.agreement
     return (seen.agreed, seen.total) if seen is not None and seen.total else None

@@ -25,6 +25,7 @@ from gateway.models.manifest import (
 from gateway.models.manifest_files import content_hash, load_manifests
 from gateway.models.repository import INTERVAL, KEPT_VERSIONS, Found, follow, scan
 from gateway.models.revision import Plan, PlannedArtifact
+from gateway.models.sources.uris import beside
 from gateway.models.store import Artifact as StoredFile
 from gateway.models.store import Store, Told, Wanted, file_sha256
 from gateway.strict_yaml import ConfigError
@@ -71,9 +72,8 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
 
 def _files(file: ModelFile | Artifact) -> tuple[Wanted, ...]:
     """The model's file, and its external data."""
-    beside = file.uri.rpartition("/")[0]
     external = (
-        Wanted(e.uri or f"{beside}/{e.path}", hex_digest(e.checksum), e.size, e.path) for e in file.external_data
+        Wanted(e.uri or beside(file.uri, e.path), hex_digest(e.checksum), e.size, e.path) for e in file.external_data
     )
     return Wanted(file.uri, hex_digest(file.checksum), file.size), *external
 

@@ -209,6 +209,11 @@ class Deployment:
         newest = (self.newest(label) for label in wanted)
         return [r for r in newest if r is not None and r.state in ("new", "unloaded", "rolledBack") and r.task is None]
 
+    def needed(self) -> dict[str, str]:
+        """Keys of the files of the versions that are to be loaded, or were there a restart; each with whose it is."""
+        kept = self.rollout.kept(self.able()) | self.coming() | self.serving_labels()
+        return {key: f"{self.name} {r.label}" for r in self.revisions if r.label in kept for key in r.plan.keys}
+
     def unshared(self) -> list[Revision]:
         """Ready ones that only a pin reaches: neither current nor previous, and without a share or a shadow."""
         kept = (self.current, self.previous)

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gateway.config import StoreSettings
+from gateway.models.sources.uris import masked, suffix_of
 from gateway.models.space import Item, free_room, no_room, to_go
 
 _CHUNK = 1 << 20
@@ -64,7 +65,7 @@ class Wanted:
     @property
     def suffix(self) -> str:
         """``.onnx``; empty: its name has none."""
-        suffix = PurePosixPath(unquote(urlsplit(self.uri).path)).suffix
+        suffix = suffix_of(self.uri)
         return suffix if _FILE.fullmatch("0" * 64 + suffix) else ""
 
 
@@ -385,12 +386,12 @@ def local_path(uri: str) -> Path:
     """
     parts = urlsplit(uri)
     if parts.scheme != "file":
-        raise ArtifactRefused(f"{uri}: only file: URIs can be fetched by this gateway, got {parts.scheme or 'none'}:")
+        raise ArtifactRefused(f"{masked(uri)}: only file: URIs name a path")
     if parts.netloc not in ("", "localhost"):
-        raise ArtifactRefused(f"{uri}: a file: URI names a path on this device, not a host")
+        raise ArtifactRefused(f"{masked(uri)}: a file: URI names a path on this device, not a host")
     path = Path(unquote(parts.path))
-    if not path.is_absolute():
-        raise ArtifactRefused(f"{uri}: the path must be absolute by now")
+    if not path.is_absolute() or "\0" in str(path):
+        raise ArtifactRefused(f"{masked(uri)}: the path must be absolute by now")
     return path
 
 
@@ -502,4 +503,4 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _name(wanted: Wanted) -> str:
-    return wanted.name or PurePosixPath(unquote(urlsplit(wanted.uri).path)).name or wanted.uri
+    return wanted.name or PurePosixPath(unquote(urlsplit(wanted.uri).path)).name or masked(wanted.uri)

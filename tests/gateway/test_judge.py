@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Code
-from gateway.models.judge import Judge, Trial
+from gateway.models.judge import Trial
 from gateway.models.manifest import Rollback
 from gateway.models.run_times import RunTimes
 from gateway.models.samples import Sample, samples_of
@@ -339,21 +339,6 @@ def test_runs_over_the_limit_hold_a_step_back():
         judged.observe(sample)
     assert judged.review(12.0, NOTHING, {}) is None or judged.condemned
     assert judged.holds_back(NOTHING)
-
-
-# -- a deployment ----------------------------------------------------------------------------------------------------
-
-
-def test_each_version_is_judged_by_its_own_outcomes_and_a_trial_that_is_wanted_still_goes_on():
-    rules = Rollback(auto_rollback_on_error=True, error_threshold=2)
-    judge = Judge()
-    judge.assign({"b": ("a", rules), "c": ("a", rules)})
-    assert judge.observe(ending(1, version="b")) is None
-    assert judge.observe(ending(1, version="c")) is None
-    judge.assign({"b": ("a", rules), "c": ("b", rules)})
-    assert judge.observe(ending(2, version="b")).version == "b"
-    assert judge.observe(ending(2, version="c")) is None  # against another one: a new trial
-    assert judge.review(3, {"c": Figures(Agreement(0, 99))}, {}) == []
 
 
 # -- what an outcome says --------------------------------------------------------------------------------------------
