@@ -53,7 +53,7 @@ def test_classes_that_come_more_often_than_before_are_an_alarm(seed):
     labels = random.integers(0, 5, 1000)
     reference = Reference(labels[:, None], 250)
     assert isinstance(reference.form, Class)
-    moved = np.where(random.random(250) < 0.6, 3, random.integers(0, 5, 250))
+    moved = np.where(random.random(250) < 0.8, 3, random.integers(0, 5, 250))
     assert watched(labels[:, None], moved[:, None])[1] == [True]
     assert watched(labels[:, None], random.integers(0, 5, 250)[:, None])[1] == [False]
 
