@@ -26,7 +26,7 @@ LEAST_SAMPLES = 200
 SURE = 3.0
 """Standard errors that are taken off: of windows with a drift of some height, 1 in 700 has a score beyond it. Ten times
 a window there is a new chance, and a reference is never quite like what comes: with 2.3 the highest score of 120,000
-windows of digits written by others was 0.17, with 3.0 less than 0.1."""
+windows of digits written by others was 0.17, with 3.0 it was 0.10."""
 PER_BIN = 25
 """Answers of a window per bin, at least; up to ``MOST_BINS``."""
 MOST_BINS = 10
