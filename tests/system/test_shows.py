@@ -38,6 +38,7 @@ SHORT = {
     "split": ["--keys", "200", "--hundreds", "1"],
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
+    "drift": ["--reference", "250", "--recorded", "200", "--turned", "100", "--starts", "20", "--replayed", "50000"],
     "faults": ["--calls", "100"],
 }
 
