@@ -31,6 +31,7 @@ SHORT = {
     "model_files": [],
     "disk_faults": ["--every", "3"],
     "power_cuts": ["--cuts", "6", "--controls", "2"],
+    "fetch": ["--mb", "10", "--cuts", "6"],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
