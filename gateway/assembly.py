@@ -39,6 +39,9 @@ from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
+from gateway.models.fetch import Fetcher
+from gateway.models.guard import EVERY as GUARD_EVERY
+from gateway.models.guard import Guard
 from gateway.models.ledger import Ledger
 from gateway.models.loading import Loader
 from gateway.models.plans import RepositoryControl, follow_manifests
@@ -54,6 +57,7 @@ from gateway.record.recorder import Recorder
 from gateway.record.tracing import build_trace
 from gateway.regions.door import Door
 from gateway.regions.registry import Regions
+from gateway.request import Outcome
 from gateway.routing.policy import PreferredInTime
 from gateway.routing.table import Table
 from gateway.settings import ServeSettings
@@ -128,9 +132,14 @@ async def _serve(
         count()
         tidy()
 
+    def each(outcome: Outcome) -> None:
+        guard.took(outcome)
+        if trace:
+            trace.record(outcome)
+
     recorder = Recorder(
         time.monotonic,
-        trace.record if trace else None,
+        each,
         lambda count: loop.call_later(_SETTLE, after_answers, count),
     )
     workers = Workers(configs, terms, launched, events.emit, lambda: catalog.changed(), max_bytes)
@@ -144,10 +153,12 @@ async def _serve(
         moved=lambda name: steering.keep(name),
     )
     relief = MemoryRelief(catalog, events.emit)
-    store = Store(settings.state_dir, settings=config.store)
+    fetcher = Fetcher(config.fetch)
+    store = Store(settings.state_dir, fetcher.fetch, config.store, kept=lambda: catalog.needed)
     ledger = Ledger(State(settings.state_dir), events)
     steering = Steering(catalog, ledger, store, events.emit)
-    operations = GatewayOperations(catalog, workers, steering, recorder, events, stop.set, lambda: memory.state)
+    guard = Guard(catalog, steering, workers.troubled, lambda name, label: None, time.monotonic)
+    operations = GatewayOperations(catalog, workers, steering, guard, recorder, events, stop.set, lambda: memory.state)
     journal = open_journal(config)
     heat = DeviceHeat(
         readers_by_worker([worker.config for worker in workers], config.heat),
@@ -158,7 +169,7 @@ async def _serve(
     )
     workers.report_to(heat.post)
     quarantine = Quarantine()
-    pipeline = build_pipeline(config, table, workers, quarantine, recorder, journal, events.emit)
+    pipeline = build_pipeline(config, table, workers, quarantine, recorder, journal, guard.failed, events.emit)
     repository = RepositoryControl(settings.model_repository, catalog) if settings.model_repository else None
     health = Health(catalog, life)
 
@@ -209,6 +220,8 @@ async def _serve(
         workers.start()
         await workers.introduced()
         steering.restore(known)
+        for gone in await asyncio.to_thread(store.sweep, catalog.wanted()):
+            events.emit("store-swept", f"{gone}: no version wants it any more")
         background.append(asyncio.create_task(ledger.keep_events()))
         await _follow(settings, operations, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -222,6 +235,7 @@ async def _serve(
         health.refresh()
         upkeep.settle()
         background.append(asyncio.create_task(_every(_UPKEEP_SECONDS, tidy)))
+        background.append(asyncio.create_task(_every(GUARD_EVERY, guard.look)))
         _announce(listeners, metrics)
         background.append(asyncio.create_task(_watchdog()))
         await stop.wait()
@@ -231,6 +245,7 @@ async def _serve(
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         memory.stop()
+        fetcher.close()
         await catalog.close()
         await steering.settled()
         await ledger.close()
@@ -284,6 +299,7 @@ def build_pipeline(
     quarantine: Quarantine,
     recorder: Recorder,
     journal: Journal | None,
+    failed: Callable[[Outcome], None],
     emit: Callable[..., None],
 ) -> Pipeline:
     """The stages of a request, as the device config wants them."""
@@ -308,6 +324,7 @@ def build_pipeline(
         time.monotonic,
         config.budget.default_ms / 1e3,
         journal,
+        failed,
         asyncio.get_running_loop(),
     )
 

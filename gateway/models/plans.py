@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,7 +27,7 @@ from gateway.models.repository import INTERVAL, KEPT_VERSIONS, Found, follow, sc
 from gateway.models.revision import Plan, PlannedArtifact
 from gateway.models.sources.uris import beside
 from gateway.models.store import Artifact as StoredFile
-from gateway.models.store import Store, Wanted, file_sha256
+from gateway.models.store import Store, Told, Wanted, file_sha256
 from gateway.strict_yaml import ConfigError
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
     targets = manifest.target_order()
     budget, batching = spec.latency.budget_ms, spec.batching or Batching(max_size=1)
     files = [*_files(spec.model), *(wanted for file in spec.artifacts for wanted in _files(file))]
-    golden = _golden(manifest)
+    golden, reference = _golden(manifest), _reference(manifest)
     return Plan(
         name=manifest.name,
         version=manifest.version,
@@ -49,8 +50,9 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
             _planned(spec.model, "", spec.golden, store),
             *(_planned(file, accelerator_kind(file.accelerator), file.golden, store) for file in spec.artifacts),
         ),
-        keys=frozenset(wanted.key for wanted in (*files, *([golden] if golden else []))),
-        golden=None if golden is None else lambda told: store.fetch(golden, (), told),
+        keys=frozenset(wanted.key for wanted in (*files, golden, reference) if wanted is not None),
+        golden=_fetch(golden, store),
+        reference=_fetch(reference, store),
         targets=targets,
         percent=spec.traffic.percent,
         budget=budget / 1e3 if budget else None,
@@ -92,6 +94,20 @@ def _golden(manifest: ModelDeployment) -> Wanted | None:
     if golden is None:
         return None
     return Wanted(golden.uri, hex_digest(golden.checksum or ""), edition=content_hash(manifest))
+
+
+def _reference(manifest: ModelDeployment) -> Wanted | None:
+    """The outputs that drift is measured against: golden samples have some too."""
+    drift = manifest.spec.drift
+    if drift is None and manifest.spec.rollback.max_drift is None:
+        return None
+    if drift is None or drift.reference is None:
+        return _golden(manifest)
+    return Wanted(drift.reference, hex_digest(drift.checksum or ""), edition=content_hash(manifest))
+
+
+def _fetch(wanted: Wanted | None, store: Store) -> Callable[[Told], StoredFile] | None:
+    return None if wanted is None else partial(store.fetch, wanted, ())
 
 
 def _same_files(manifest: ModelDeployment, batching: Batching) -> str:

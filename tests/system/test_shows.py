@@ -33,6 +33,7 @@ SHORT = {
     "power_cuts": ["--cuts", "6", "--controls", "2"],
     "fetch": ["--mb", "10", "--cuts", "6"],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
+    "split": ["--keys", "300", "--hundreds", "2"],
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
     "faults": ["--calls", "100"],
