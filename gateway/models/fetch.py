@@ -44,14 +44,14 @@ class Fetcher:
         self._pace = Pace(rate * (1 << 20) if rate else None, clock, self._ended.wait)
         self._unlimited = Pace(None, clock, self._ended.wait)
         self._lock = threading.Lock()
-        self._open: set[Download] = set()
+        self._open: set[Download | Source] = set()
 
     def close(self) -> None:
         """End all that is under way, from any thread; what is here of the files stays for the next start."""
         self._ended.set()
         with self._lock:
-            for download in self._open:
-                download.abort()
+            for each in self._open:
+                each.abort()
 
     def fetch(self, wanted: Wanted, partial: Path, told: Told) -> str:
         """Bring the file to ``partial``, going on with what lies there already.
@@ -143,7 +143,8 @@ class Fetcher:
     def _take(self, source: Source, wanted: Wanted, here: Partial, teller: _Teller) -> None:
         limit = self._limit(wanted)
         pace = self._unlimited if isinstance(source, FileSource) else self._pace
-        download = source.open(here.position, here.validator)
+        with self._abortable(source):
+            download = source.open(here.position, here.validator)
         if download.start and download.size != here.total:  # another file, of a server that knows no validators
             download.close()
             download = source.open(0, "")
@@ -162,14 +163,16 @@ class Fetcher:
                     raise LinkLost("the gateway stops")
 
     @contextlib.contextmanager
-    def _abortable(self, download: Download) -> Iterator[None]:
+    def _abortable(self, waiting: Download | Source) -> Iterator[None]:
         with self._lock:
-            self._open.add(download)
+            self._open.add(waiting)
         try:
+            if self._ended.is_set():
+                raise LinkLost("the gateway stops")
             yield
         finally:
             with self._lock:
-                self._open.discard(download)
+                self._open.discard(waiting)
 
     def _limit(self, wanted: Wanted) -> int:
         """Bytes; at the first one more the download ends."""

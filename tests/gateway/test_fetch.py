@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import ssl
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -266,6 +269,21 @@ def test_a_server_that_says_nothing_is_given_up(server, partial):
     release.set()
 
 
+def test_headers_that_come_byte_by_byte_are_given_up(server, partial):
+    """Each byte in time, and no end: what the timeout of a socket never sees."""
+    release = threading.Event()
+
+    def trickle(handler):
+        while not release.wait(0.05):
+            handler.wfile.write(b"H")
+            handler.wfile.flush()
+
+    server.answer = trickle
+    with pytest.raises(ArtifactRefused, match=r"no answer within 0\.4 s"):
+        fetch(server.url(), partial, timeout_seconds=0.2)
+    release.set()
+
+
 def test_a_compressed_answer_that_nobody_asked_for_is_refused(server, partial):
     server.extra = {"Content-Encoding": "gzip"}
     with pytest.raises(ArtifactRefused, match=r"encoded .gzip., although that was not asked for"):
@@ -343,6 +361,61 @@ def test_credentials_go_to_their_own_host_only_and_into_no_message(server, parti
         assert "authorization" not in other.asked[0][1]
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Path of a key with its self-signed certificate for 127.0.0.1."""
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    subject = ["-subj", "/CN=edgeway test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        path,
+        "-out",
+        f"{path}.cert",
+        *subject,
+    ]
+    subprocess.run(made, check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.cert").read_text())
+    return path
+
+
+@pytest.fixture
+def tls_server(certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with FileServer(CONTENT, tls=context) as running:
+        yield running
+
+
+def test_a_certificate_is_looked_at(tls_server, certificate, partial, monkeypatch):
+    uri = tls_server.url().replace("http:", "https:")
+    with pytest.raises(ArtifactRefused, match="TLS failed: the certificate or this device's clock is wrong"):
+        fetch(uri, partial)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert fetch(uri, partial) == SHA
+
+
+def test_a_redirect_from_https_to_http_is_refused(tls_server, server, certificate, partial, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    redirect(tls_server, server.url())
+    with pytest.raises(ArtifactRefused, match="redirected from https to http"):
+        fetch(tls_server.url().replace("http:", "https:"), partial)
+    assert server.asked == []
+
+
+def test_the_proxy_of_the_environment_is_used(server, partial, monkeypatch):
+    """A proxy is asked for the whole URI; the name is for it to resolve."""
+    monkeypatch.setenv("http_proxy", server.url(""))
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert fetch("http://models.test/model.onnx", partial, hosts=("models.test",)) == SHA
+    assert server.asked[0][0] == "http://models.test/model.onnx"
+
+
 @pytest.mark.parametrize(
     ("more", "word"),
     [({"hosts": ("models.example.com",)}, r"fetch\.hosts"), ({"schemes": ("https", "s3")}, r"fetch\.schemes")],
@@ -406,6 +479,47 @@ def test_it_tells_the_size_first_then_at_most_ten_times_a_second_and_the_end(ser
     assert (said[0], said[-1]) == ((0, 300_000), (300_000, 300_000))
     assert said == sorted(said)
     assert 3 <= len(said) <= 12
+
+
+def test_two_downloads_share_the_bandwidth(server, tmp_path):
+    fetcher = Fetcher(settings(max_mb_per_second=0.5))
+    began = time.monotonic()
+    names = ("a", "b")
+    readers = [
+        threading.Thread(target=fetcher.fetch, args=(Wanted(server.url(), SHA), tmp_path / name, untold))
+        for name in names
+    ]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert time.monotonic() - began >= 600_000 / (0.5 * (1 << 20)) - 0.3
+    assert [(tmp_path / name).read_bytes() == CONTENT for name in names] == [True, True]
+
+
+def test_closing_ends_a_wait_for_headers(server, partial):
+    fetcher = Fetcher(settings(timeout_seconds=60.0, patience_seconds=60.0))
+    asked, release, ended = threading.Event(), threading.Event(), []
+
+    def silent(handler):
+        asked.set()
+        release.wait(20)
+
+    def run():
+        try:
+            fetcher.fetch(Wanted(server.url(), SHA), partial, untold)
+        except LinkLost as refused:
+            ended.append(str(refused))
+
+    server.answer = silent
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert asked.wait(10)
+    fetcher.close()
+    thread.join(10)
+    release.set()
+    assert len(ended) == 1
+    assert "the gateway stops" in ended[0]
 
 
 def test_closing_ends_a_read_that_waits(server, partial):

@@ -126,6 +126,45 @@ def test_a_store_that_says_nothing_and_one_that_is_not_there_are_told_apart(tmp_
         fetch(port, tmp_path)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_closing_ends_a_wait_for_the_store(tmp_path, begun):
+    import threading
+
+    asked, release, ended = threading.Event(), threading.Event(), []
+
+    def stall(handler):
+        if begun:
+            handler.send_response(200)
+            headers = {"Content-Length": "300", "ETag": '"x"', "Last-Modified": "Thu, 26 Nov 2026 17:00:00 GMT"}
+            for name, text in headers.items():
+                handler.send_header(name, text)
+            handler.end_headers()
+            handler.wfile.write(b"x" * 100)
+            handler.wfile.flush()
+        asked.set()
+        release.wait(20)
+
+    with FileServer() as server:
+        server.answer = stall
+        fetcher = Fetcher(settings(server.port, timeout_seconds=60.0, patience_seconds=60.0))
+        said = threading.Event()
+
+        def run():
+            try:
+                fetcher.fetch(Wanted("s3://models/m.onnx", SHA), tmp_path / "partial", lambda done, total: said.set())
+            except ArtifactRefused as refused:
+                ended.append(str(refused))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert (said if begun else asked).wait(10)
+        fetcher.close()
+        thread.join(10)
+        release.set()
+    assert len(ended) == 1
+    assert "the gateway stops" in ended[0]
+
+
 def test_plain_http_to_a_store_must_be_allowed(s3, bucket, tmp_path):
     plain = ObjectStore(endpoint=f"http://127.0.0.1:{s3}", region="us-east-1")
     with pytest.raises(ArtifactRefused, match=r"fetch\.objectStore\.allowHttp"):
