@@ -10,9 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.file_server import FileServer, cut_link
 from benchmarks.harness import wait_for
@@ -364,23 +368,17 @@ def test_credentials_go_to_their_own_host_only_and_into_no_message(server, parti
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """Path of a key with its self-signed certificate for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")]), datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path = tmp_path_factory.mktemp("tls") / "server.pem"
-    subject = ["-subj", "/CN=edgeway test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        path,
-        "-out",
-        f"{path}.cert",
-        *subject,
-    ]
-    subprocess.run(made, check=True, capture_output=True)
-    path.write_text(path.read_text() + Path(f"{path}.cert").read_text())
+    path.write_bytes(private + made.public_bytes(pem))
     return path
 
 
