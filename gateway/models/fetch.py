@@ -23,17 +23,19 @@ _LOOK_EVERY = 0.2
 """Seconds; while waiting for the next try, somebody may stop wanting the file."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
 """Seconds between tries: a link that is back is found soon, one that is away for hours is asked 120 times an hour."""
-_AFTER_PROGRESS = (0.05, 0.2)
-"""Seconds, at random: a link that was cut but had brought something is asked again at once, nearly."""
 
 
 class Fetcher:
     """Brings files in, several at a time if asked by several threads, within what the device config allows."""
 
-    def __init__(self, settings: FetchSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: FetchSettings, clock: Callable[[], float] = time.monotonic, first_pause: float = _FIRST_PAUSE
+    ) -> None:
+        """``first_pause``: seconds before a second try; a link that was cut but had brought something gets less."""
         self._settings = settings
         self._allowed = Allowed(settings.schemes, settings.hosts)
         self._clock = clock
+        self._first_pause = first_pause
         self._ended = threading.Event()
         rate = settings.max_mb_per_second
         self._pace = Pace(rate * (1 << 20) if rate else None, clock, self._ended.wait)
@@ -114,7 +116,7 @@ class Fetcher:
         patience = self._settings.patience_seconds
         tries = Retrying(
             retry=retry_if_exception_type(LinkTrouble),
-            wait=wait_random_exponential(multiplier=2 * _FIRST_PAUSE, max=_LONGEST_PAUSE, min=_FIRST_PAUSE),
+            wait=wait_random_exponential(multiplier=2 * self._first_pause, max=_LONGEST_PAUSE, min=self._first_pause),
             stop=stop_after_delay(patience),
             sleep=lambda seconds: self._pause(seconds, teller),
             reraise=True,
@@ -122,7 +124,7 @@ class Fetcher:
         ends: set[int] = set()
         try:
             while not tries(self._answer, source, wanted, here, teller, ends):
-                self._pause(random.uniform(*_AFTER_PROGRESS), teller)  # noqa: S311  # noqa: S311
+                self._pause(self._first_pause * random.uniform(0.25, 1), teller)  # noqa: S311  # noqa: S311
         except LinkTrouble as trouble:
             raise LinkLost(f"given up after {patience:g} s without a new byte: {trouble}") from trouble
         teller.tell()

@@ -41,7 +41,7 @@ def partial(tmp_path):
 
 
 def settings(**more):
-    return FetchSettings(**{"patience_seconds": 0.3, "timeout_seconds": 1.0, **more})
+    return FetchSettings(**{"patience_seconds": 0.2, "timeout_seconds": 1.0, **more})
 
 
 def untold(done, total):
@@ -49,7 +49,7 @@ def untold(done, total):
 
 
 def fetch(uri, partial, told=untold, sha256=SHA, size=None, **more):
-    return Fetcher(settings(**more)).fetch(Wanted(uri, sha256, size), partial, told)
+    return Fetcher(settings(**more), first_pause=0.02).fetch(Wanted(uri, sha256, size), partial, told)
 
 
 def leftovers(partial):
@@ -74,14 +74,16 @@ def test_a_link_that_is_cut_again_and_again_goes_on_where_it_was(server, partial
 
 
 def test_progress_renews_the_patience(server, partial):
-    """Ten cuts take longer than the patience; each brings something."""
-    server.cuts = [30_000] * 9
-    assert fetch(server.url(), partial, patience_seconds=0.3) == SHA
+    """Ten tries take longer than the patience; each brings something."""
+    server.cuts, server.rate = [30_000] * 9, 600_000
+    began = time.monotonic()
+    assert fetch(server.url(), partial, patience_seconds=0.2) == SHA
+    assert time.monotonic() - began > 0.2
 
 
 def test_a_link_that_brings_nothing_new_is_given_up_after_the_patience_and_what_came_stays(server, partial):
     server.cuts = [100_000] + [0] * 1000
-    with pytest.raises(LinkLost, match=r"given up after 0\.3 s without a new byte: the link was cut"):
+    with pytest.raises(LinkLost, match=r"given up after 0\.2 s without a new byte: the link was cut"):
         fetch(server.url(), partial)
     assert 0 < partial.stat().st_size <= 100_000
     server.cuts, server.sent = [], 0

@@ -42,11 +42,11 @@ def bucket(s3):
 
 def settings(port, **more):
     store = ObjectStore(endpoint=f"http://127.0.0.1:{port}", region="us-east-1", allow_http=True)
-    return FetchSettings(**{"patience_seconds": 0.3, "timeout_seconds": 1.0, "object_store": store, **more})
+    return FetchSettings(**{"patience_seconds": 0.2, "timeout_seconds": 1.0, "object_store": store, **more})
 
 
 def fetch(port, tmp_path, uri="s3://models/a/model%201.onnx", told=lambda done, total: None, size=None, **more):
-    return Fetcher(settings(port, **more)).fetch(Wanted(uri, SHA, size), tmp_path / "partial", told)
+    return Fetcher(settings(port, **more), first_pause=0.02).fetch(Wanted(uri, SHA, size), tmp_path / "partial", told)
 
 
 def test_an_object_comes_from_a_real_server(s3, bucket, tmp_path):
@@ -107,7 +107,7 @@ def test_what_the_store_refuses_is_not_asked_for_again_and_no_key_is_told(tmp_pa
 def test_a_store_in_trouble_is_asked_again(tmp_path):
     with FileServer() as server:
         server.answer = lambda handler: handler.send_error(503)
-        with pytest.raises(ArtifactRefused, match=r"given up after 0\.3 s without a new byte: the server answered 503"):
+        with pytest.raises(ArtifactRefused, match=r"given up after 0\.2 s without a new byte: the server answered 503"):
             fetch(server.port, tmp_path)
         assert len(server.asked) > 1
 
