@@ -130,6 +130,9 @@ show-split: $(DEV)  ## shares exact in every hundred, 10,000 keys that move only
 show-commands: $(DEV)  ## 32 operators at once on one deployment: no deadlock, the last command holds, others serve
 	@$(BIN)/python -m benchmarks.show.commands
 
+show-fetch: $(DEV)  ## a link cut 20 times in 50 MB; endless, wrong, redirected, changed files: refused
+	@$(BIN)/python -m benchmarks.show.fetch
+
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.bench small frame
 

@@ -153,6 +153,7 @@ def test_the_example_with_every_setting_is_one_with_the_defaults_where_it_does_n
         "heat",
         "memory",
         "shared_memory",
+        "fetch",
         "store",
         "trust",
         "telemetry",

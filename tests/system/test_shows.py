@@ -32,6 +32,7 @@ SHORT = {
     "model_files": [],
     "disk_faults": ["--every", "3"],
     "power_cuts": ["--cuts", "6", "--controls", "2"],
+    "fetch": ["--mb", "10", "--cuts", "6"],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
     "canary-bad": ["--only", "slow", "--killed", "no", "--seconds", "1"],
     "canary-hot": ["--only", "throttled", "--seconds", "2"],
