@@ -39,6 +39,7 @@ from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
+from gateway.models.keeping import Keeping
 from gateway.models.ledger import Ledger
 from gateway.models.loading import Loader
 from gateway.models.plans import RepositoryControl, follow_manifests
@@ -144,7 +145,14 @@ async def _serve(
         moved=lambda name: steering.keep(name),
     )
     relief = MemoryRelief(catalog, events.emit)
-    store = Store(settings.state_dir, settings=config.store)
+    keeping = Keeping(lambda: catalog.deployments)
+    store = Store(settings.state_dir, settings=config.store, kept=lambda: keeping.kept, wanted=lambda: keeping.wanted)
+
+    def renew() -> None:
+        if keeping.renew():
+            loop.run_in_executor(None, store.sweep)
+
+    catalog.subscribe(renew)
     ledger = Ledger(State(settings.state_dir), events)
     steering = Steering(catalog, ledger, store, events.emit)
     operations = GatewayOperations(catalog, workers, steering, recorder, events, stop.set, lambda: memory.state)
@@ -213,6 +221,9 @@ async def _serve(
         await _follow(settings, operations, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
+        if not damaged and not known.problems:  # else the files may be all that is left of what was accepted
+            await asyncio.to_thread(store.sweep)
+        await asyncio.to_thread(store.collect, 0)
         for door in doors:
             door.publish()
         for listener in listeners:
