@@ -140,8 +140,7 @@ class Installs:
         except grpc.RpcError as unknown:
             if unknown.code() is not grpc.StatusCode.NOT_FOUND:  # type: ignore[attr-defined]
                 raise
-        for file in self._models() - self.before:
-            (self._folder / "state" / "models" / file).unlink()
+        wait_for(lambda: self._models() == self.before, OUTCOME, "the end of the files that nothing wants any more")
 
     def _models(self) -> set[str]:
         models = self._folder / "state" / "models"

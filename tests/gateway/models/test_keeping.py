@@ -15,7 +15,7 @@ def revision(label: str, state: str, fallback: str | None = None, **more: object
     plan = Plan("m", label, (1, 1), label, label, (), frozenset({f"key-{label}"}), rollback=Rollback(fallback))
     made = Revision(plan, state, **more)
     if state == "ready":
-        made.version = Version(label, Signature((), ()), ())
+        made.version = Version(label, Signature("", (), ()), ())
     return made
 
 
