@@ -244,6 +244,16 @@ def scaled(factor: float) -> onnx.ModelProto:
     return model_of(nodes, [value("x", TensorProto.FLOAT, ["n"])], [value("y", TensorProto.FLOAT, ["n"])], [weight])
 
 
+def raising() -> onnx.ModelProto:
+    """y = 0 for each x = 0; any other x makes the runtime raise. Warming up on zeros is fine."""
+    only = numpy_helper.from_array(np.zeros(1, np.float32), "only")
+    nodes = [
+        helper.make_node("Cast", ["x"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["only", "index"], ["y"]),
+    ]
+    return model_of(nodes, [value("x", TensorProto.FLOAT, ["n"])], [value("y", TensorProto.FLOAT, ["n"])], [only])
+
+
 def slow(loops: int | None) -> onnx.ModelProto:
     """y = x after ``loops`` multiplications of a 256x256 matrix; input ``x`` of one element.
 

@@ -39,13 +39,16 @@ from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
-from gateway.models.keeping import Keeping
+from gateway.models.fetch import Fetcher
+from gateway.models.guard import EVERY as GUARD_EVERY
+from gateway.models.guard import Guard
 from gateway.models.ledger import Ledger
 from gateway.models.loading import Loader
 from gateway.models.plans import RepositoryControl, follow_manifests
 from gateway.models.state import State, StateUnusable
 from gateway.models.steering import Steering
 from gateway.models.store import Store
+from gateway.models.sweeping import keep_swept
 from gateway.operations import GatewayOperations
 from gateway.pipeline import Pipeline
 from gateway.record.events import Events
@@ -55,6 +58,7 @@ from gateway.record.recorder import Recorder
 from gateway.record.tracing import build_trace
 from gateway.regions.door import Door
 from gateway.regions.registry import Regions
+from gateway.request import Outcome
 from gateway.routing.policy import PreferredInTime
 from gateway.routing.table import Table
 from gateway.settings import ServeSettings
@@ -129,9 +133,14 @@ async def _serve(
         count()
         tidy()
 
+    def each(outcome: Outcome) -> None:
+        guard.took(outcome)
+        if trace:
+            trace.record(outcome)
+
     recorder = Recorder(
         time.monotonic,
-        trace.record if trace else None,
+        each,
         lambda count: loop.call_later(_SETTLE, after_answers, count),
     )
     workers = Workers(configs, terms, launched, events.emit, lambda: catalog.changed(), max_bytes)
@@ -145,17 +154,14 @@ async def _serve(
         moved=lambda name: steering.keep(name),
     )
     relief = MemoryRelief(catalog, events.emit)
-    keeping = Keeping(lambda: catalog.deployments)
-    store = Store(settings.state_dir, settings=config.store, kept=lambda: keeping.kept, wanted=lambda: keeping.wanted)
-
-    def renew() -> None:
-        if keeping.renew():
-            loop.run_in_executor(None, store.sweep)
-
-    catalog.subscribe(renew)
+    fetcher = Fetcher(config.fetch)
+    store = Store(
+        settings.state_dir, fetcher.fetch, config.store, kept=lambda: catalog.needed, wanted=lambda: catalog.wanted
+    )
     ledger = Ledger(State(settings.state_dir), events)
     steering = Steering(catalog, ledger, store, events.emit)
-    operations = GatewayOperations(catalog, workers, steering, recorder, events, stop.set, lambda: memory.state)
+    guard = Guard(catalog, steering, workers.troubled, lambda name, label: None, time.monotonic)
+    operations = GatewayOperations(catalog, workers, steering, guard, recorder, events, stop.set, lambda: memory.state)
     journal = open_journal(config)
     heat = DeviceHeat(
         readers_by_worker([worker.config for worker in workers], config.heat),
@@ -166,7 +172,7 @@ async def _serve(
     )
     workers.report_to(heat.post)
     quarantine = Quarantine()
-    pipeline = build_pipeline(config, table, workers, quarantine, recorder, journal, events.emit)
+    pipeline = build_pipeline(config, table, workers, quarantine, recorder, journal, guard.failed, events.emit)
     repository = RepositoryControl(settings.model_repository, catalog) if settings.model_repository else None
     health = Health(catalog, life)
 
@@ -221,9 +227,6 @@ async def _serve(
         await _follow(settings, operations, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
-        if not damaged and not known.problems:  # else the files may be all that is left of what was accepted
-            await asyncio.to_thread(store.sweep)
-        await asyncio.to_thread(store.collect, 0)
         for door in doors:
             door.publish()
         for listener in listeners:
@@ -233,6 +236,9 @@ async def _serve(
         health.refresh()
         upkeep.settle()
         background.append(asyncio.create_task(_every(_UPKEEP_SECONDS, tidy)))
+        background.append(asyncio.create_task(_every(GUARD_EVERY, guard.look)))
+        whole = not damaged and not known.problems  # else the files may be all that is left of what was accepted
+        background.append(asyncio.create_task(keep_swept(catalog, store, events.emit, whole)))
         _announce(listeners, metrics)
         background.append(asyncio.create_task(_watchdog()))
         await stop.wait()
@@ -242,6 +248,7 @@ async def _serve(
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         memory.stop()
+        fetcher.close()
         await catalog.close()
         await steering.settled()
         await ledger.close()
@@ -295,6 +302,7 @@ def build_pipeline(
     quarantine: Quarantine,
     recorder: Recorder,
     journal: Journal | None,
+    failed: Callable[[Outcome], None],
     emit: Callable[..., None],
 ) -> Pipeline:
     """The stages of a request, as the device config wants them."""
@@ -319,6 +327,7 @@ def build_pipeline(
         time.monotonic,
         config.budget.default_ms / 1e3,
         journal,
+        failed,
         asyncio.get_running_loop(),
     )
 

@@ -128,6 +128,12 @@ def version_row(version: Any) -> Row:
         "accuracy": version.accuracy if version.HasField("accuracy") else None,
         "drift": version.drift if version.HasField("drift") else None,
         "agreement": version.agreement if version.HasField("agreement") else None,
+        "shadow": version.shadow,
+        "steps": list(version.steps),
+        "comparisons": [
+            {"of": each.of, "pValue": each.p_value, "here": each.here, "there": each.there}
+            for each in version.comparisons
+        ],
     }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,8 +26,9 @@ from gateway.models.manifest import (
 from gateway.models.manifest_files import content_hash, load_manifests
 from gateway.models.repository import INTERVAL, KEPT_VERSIONS, Found, follow, scan
 from gateway.models.revision import Plan, PlannedArtifact
+from gateway.models.sources.uris import beside
 from gateway.models.store import Artifact as StoredFile
-from gateway.models.store import Store, Wanted, file_sha256
+from gateway.models.store import Store, Told, Wanted, file_sha256
 from gateway.strict_yaml import ConfigError
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
     files = [*_files(spec.model), *(wanted for file in spec.artifacts for wanted in _files(file))]
     content = _same_files(manifest, batching)
     golden = _golden(spec.golden, content)
+    reference = _reference(manifest, golden, content)
     return Plan(
         name=manifest.name,
         version=manifest.version,
@@ -50,8 +53,9 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
             _planned(spec.model, "", spec.golden, store),
             *(_planned(file, accelerator_kind(file.accelerator), file.golden, store) for file in spec.artifacts),
         ),
-        keys=frozenset(wanted.key for wanted in (*files, *([golden] if golden else []))),
-        golden=None if golden is None else lambda told: store.fetch(golden, (), told),
+        keys=frozenset(wanted.key for wanted in (*files, golden, reference) if wanted is not None),
+        golden=_fetch(golden, store),
+        reference=_fetch(reference, store),
         targets=targets,
         percent=spec.traffic.percent,
         budget=budget / 1e3 if budget else None,
@@ -71,9 +75,8 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
 
 def _files(file: ModelFile | Artifact) -> tuple[Wanted, ...]:
     """The model's file, and its external data."""
-    beside = file.uri.rpartition("/")[0]
     external = (
-        Wanted(e.uri or f"{beside}/{e.path}", hex_digest(e.checksum), e.size, e.path) for e in file.external_data
+        Wanted(e.uri or beside(file.uri, e.path), hex_digest(e.checksum), e.size, e.path) for e in file.external_data
     )
     return Wanted(file.uri, hex_digest(file.checksum), file.size), *external
 
@@ -92,6 +95,20 @@ def _planned(file: ModelFile | Artifact, accelerator: str, check: Check | None, 
 def _golden(golden: Golden | None, edition: str) -> Wanted | None:
     """Without a checksum they are fetched anew when the version is loaded anew."""
     return Wanted(golden.uri, hex_digest(golden.checksum or ""), edition=edition) if golden else None
+
+
+def _reference(manifest: ModelDeployment, golden: Wanted | None, edition: str) -> Wanted | None:
+    """The outputs that drift is measured against: golden samples have some too."""
+    drift = manifest.spec.drift
+    if drift is None and manifest.spec.rollback.max_drift is None:
+        return None
+    if drift is None or drift.reference is None:
+        return golden
+    return Wanted(drift.reference, hex_digest(drift.checksum or ""), edition=edition)
+
+
+def _fetch(wanted: Wanted | None, store: Store) -> Callable[[Told], StoredFile] | None:
+    return None if wanted is None else partial(store.fetch, wanted, ())
 
 
 def _same_files(manifest: ModelDeployment, batching: Batching) -> str:

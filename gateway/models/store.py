@@ -19,7 +19,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gateway.config import StoreSettings
+from gateway.models.sources.uris import masked, suffix_of
 from gateway.models.space import Item, free_room, no_room, to_go
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _LOOK_AGAIN = 1 << 20
@@ -28,8 +31,6 @@ _LISTED = ".listed"
 """In the folder of a model with external data: the digests of its files, by name. No file that a manifest lists can be
 called so.
 """
-log = logging.getLogger(__name__)
-
 _DIGEST = "[0-9a-f]{64}"
 _FILE = re.compile(rf"{_DIGEST}(\.[A-Za-z0-9]{{1,16}})?")
 _FOLDER = re.compile(rf"{_DIGEST}-{_DIGEST}")
@@ -41,6 +42,10 @@ Told = Callable[[int, int], None]
 
 class ArtifactRefused(Exception):
     """The file can't be had, or is not what the manifest says. The message says which."""
+
+
+class LinkLost(ArtifactRefused):
+    """The source can't be reached any more. What came so far is kept, and the next fetch goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class Wanted:
     @property
     def suffix(self) -> str:
         """``.onnx``; empty: its name has none."""
-        suffix = PurePosixPath(unquote(urlsplit(self.uri).path)).suffix
+        suffix = suffix_of(self.uri)
         return suffix if _FILE.fullmatch("0" * 64 + suffix) else ""
 
 
@@ -79,8 +84,8 @@ class Artifact:
 
 
 Fetch = Callable[[Wanted, Path, Told], str]
-"""Completes the file at the path, where a beginning may be, and gives the hex digest of all of it. Raises
-ArtifactRefused, and leaves what a later call may go on with, and nothing else; OSError when the file can't be written.
+"""Completes the file at the path, where a beginning may be, and gives the hex digest of all of it. Raises LinkLost when
+a later call may go on, ArtifactRefused when it may not, OSError when the file can't be written.
 """
 
 
@@ -111,8 +116,6 @@ class Store:
         self._locks: dict[str, threading.Lock] = {}
         self._promised: dict[str, int] = {}
         """Bytes that downloads under way still need, by key."""
-        self._full: set[str] = set()
-        """Keys of downloads for which there was no room: what came of them is not to fill the disk further."""
         self._verified: dict[Path, tuple[int, ...]] = {}
         """Stamps of files whose digest was right."""
 
@@ -242,19 +245,18 @@ class Store:
             self._make_room(wanted, (wanted.size or 0) - _size(part))
             digest = _settle(part, fetch(source, part, self._watched(wanted, told)).lower())
             if wanted.sha256 and digest != wanted.key:
-                raise _OtherContent(
+                raise ArtifactRefused(
                     f"checksum mismatch: {_name(wanted)}: expected sha256:{wanted.key}, got sha256:{digest}"
                 )
             self._make_room(wanted, 0)
-        except (_OtherContent, OSError):
+        except LinkLost:
+            raise
+        except (ArtifactRefused, OSError):
             self._drop(part)
             raise
         finally:
             with self._guard:
                 self._promised.pop(wanted.key, None)
-                if wanted.key in self._full:
-                    self._full.remove(wanted.key)
-                    self._drop(part)
         return part, digest
 
     def _here(self, digest: str) -> Path | None:
@@ -297,7 +299,6 @@ class Store:
             items = list(self._items())
             going = to_go(items, self._busy().union(kept), needed - free)
             if free + sum(item.size for item in going) < needed:
-                self._full.add(wanted.key)
                 raise ArtifactRefused(no_room(_name(wanted), needed, free, limit, items, kept))
             for item in going:
                 log.info("deleted to make room: %s", item.path.name)
@@ -359,10 +360,6 @@ class Store:
         return {key for key, lock in self._locks.items() if lock.locked()}
 
 
-class _OtherContent(ArtifactRefused):
-    """The digest is another one."""
-
-
 def copy_local(wanted: Wanted, part: Path, told: Told) -> str:
     """Copy a file of this device; the hex digest.
 
@@ -395,12 +392,12 @@ def local_path(uri: str) -> Path:
     """
     parts = urlsplit(uri)
     if parts.scheme != "file":
-        raise ArtifactRefused(f"{uri}: only file: URIs can be fetched by this gateway, got {parts.scheme or 'none'}:")
+        raise ArtifactRefused(f"{masked(uri)}: only file: URIs name a path")
     if parts.netloc not in ("", "localhost"):
-        raise ArtifactRefused(f"{uri}: a file: URI names a path on this device, not a host")
+        raise ArtifactRefused(f"{masked(uri)}: a file: URI names a path on this device, not a host")
     path = Path(unquote(parts.path))
-    if not path.is_absolute():
-        raise ArtifactRefused(f"{uri}: the path must be absolute by now")
+    if not path.is_absolute() or "\0" in str(path):
+        raise ArtifactRefused(f"{masked(uri)}: the path must be absolute by now")
     return path
 
 
@@ -512,4 +509,4 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _name(wanted: Wanted) -> str:
-    return wanted.name or PurePosixPath(unquote(urlsplit(wanted.uri).path)).name or wanted.uri
+    return wanted.name or PurePosixPath(unquote(urlsplit(wanted.uri).path)).name or masked(wanted.uri)

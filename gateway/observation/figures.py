@@ -90,8 +90,9 @@ class SamplePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What is to be observed of one version. ``reference``: an ``.npz`` file with outputs by name; None: no drift.
-    ``max_drift``: score beyond which drift is an alarm; None: never. An output of None: the first that is fit.
+    """What is to be observed of one version. ``reference``: an ``.npz`` file with outputs by name; None: no drift, and
+    ``no_reference`` says why, where there should be some. ``max_drift``: score beyond which drift is an alarm; None:
+    never. An output of None: the first that is fit.
     """
 
     reference: Path | None = None
@@ -102,6 +103,14 @@ class Watched:
     feedback_window: int = 1000
     check: Check = field(default_factory=Check)
     samples: SamplePolicy | None = None
+    no_reference: str = ""
+
+    def names(self, with_label: bool) -> frozenset[str] | None:
+        """Outputs that are looked at in an answer that may get a label, or not; None: any may be."""
+        drift = None if self.reference is None else self.drift_output
+        if (self.reference is not None and drift is None) or (with_label and self.feedback_output is None):
+            return None
+        return frozenset(name for name in (drift, self.feedback_output if with_label else None) if name)
 
 
 def interval(right: int, total: int) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.config import StoreSettings
 from gateway.models.space import Item, to_go
-from gateway.models.store import ArtifactRefused, Store, Wanted, local_path
+from gateway.models.store import ArtifactRefused, LinkLost, Store, Wanted, local_path
 
 MB = 1 << 20
 
@@ -159,7 +159,7 @@ def test_two_who_want_the_same_file_fetch_it_once(tmp_path):
 def test_a_download_that_lost_its_link_goes_on_after_a_restart(tmp_path, models):
     def cut(wanted: Wanted, part: Path, told: object) -> str:
         part.write_bytes(b"mod")
-        raise ArtifactRefused("the link is gone")
+        raise LinkLost("the link is gone")
 
     model = Wanted("s3://b/m.onnx", sha(b"model"))
     with pytest.raises(ArtifactRefused, match="the link is gone"):
@@ -176,13 +176,14 @@ def test_a_download_that_lost_its_link_goes_on_after_a_restart(tmp_path, models)
     assert seen == [b"mod"]
 
 
-def test_what_a_disk_that_fails_has_taken_is_deleted(tmp_path, models):
+@pytest.mark.parametrize("failure", [ArtifactRefused("too long"), OSError(5, "Input/output error")])
+def test_a_download_that_nobody_can_go_on_with_leaves_nothing(tmp_path, models, failure):
     def fails(wanted: Wanted, part: Path, told: object) -> str:
         part.write_bytes(b"mod")
-        part.with_name(part.name + ".etag").write_text("x")
-        raise OSError(5, "Input/output error")
+        part.with_name(part.name + ".from").write_text("x")
+        raise failure
 
-    with pytest.raises(ArtifactRefused, match=r"m\.onnx: Input/output error"):
+    with pytest.raises(ArtifactRefused, match=r"too long|m\.onnx: Input/output error"):
         Store(tmp_path / "state", fails).fetch(Wanted("s3://b/m.onnx", sha(b"model")), (), untold)
     assert files(models) == set()
 

@@ -32,6 +32,7 @@ SHORT = {
     "disk_faults": ["--every", "3"],
     "power_cuts": ["--cuts", "6", "--controls", "2"],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
+    "split": ["--keys", "300", "--hundreds", "2"],
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
     "faults": ["--calls", "100"],
