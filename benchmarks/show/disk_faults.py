@@ -29,6 +29,8 @@ OUTCOME = 20.0
 OLD = "old"
 PARTS = {"/models": "model files", "/state.db": "state"}
 """What is in the state directory."""
+NOTHING = "\0"
+"""In no path."""
 QUIET = 0.05
 """Seconds without a call after which an install is over."""
 MISSED = 3
@@ -42,7 +44,7 @@ class Fault:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._nth, self._error, self._of = 0, 0, ""
+        self._nth, self._error, self._of = 0, 0, NOTHING
         self._newest = 0.0
         self.calls: list[Call] = []
         self.struck: Call | None = None
@@ -55,7 +57,7 @@ class Fault:
     def disarm(self) -> list[Call]:
         """Gives the calls since ``arm``."""
         with self._lock:
-            self._nth = 0
+            self._of = NOTHING
             return self.calls
 
     @property
