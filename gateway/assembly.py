@@ -211,7 +211,7 @@ async def _serve(
             for problem in store.prepare():
                 events.emit("store-problem", problem)
         except OSError as failed:
-            raise StartFailed(f"the state directory {settings.state_dir} can't be used: {failed.strerror}") from failed
+            raise StartFailed(f"{failed.filename or settings.state_dir} can't be used: {failed.strerror}") from failed
         try:
             known, damaged = await ledger.open()
         except StateUnusable as failed:
