@@ -50,6 +50,7 @@ from gateway.models.signing import Trust, TrustUnavailable
 from gateway.models.state import State, StateUnusable
 from gateway.models.steering import Steering
 from gateway.models.store import Store
+from gateway.models.sweeping import keep_swept
 from gateway.operations import GatewayOperations
 from gateway.pipeline import Pipeline
 from gateway.record.events import Events
@@ -160,7 +161,9 @@ async def _serve(
     )
     relief = MemoryRelief(catalog, events.emit)
     fetcher = Fetcher(config.fetch)
-    store = Store(settings.state_dir, fetcher.fetch, config.store, kept=lambda: catalog.needed)
+    store = Store(
+        settings.state_dir, fetcher.fetch, config.store, kept=lambda: catalog.needed, wanted=lambda: catalog.wanted
+    )
     ledger = Ledger(State(settings.state_dir), events)
     steering = Steering(catalog, ledger, store, events.emit, signatures_required=config.trust.required)
     guard = Guard(catalog, steering, workers.troubled, lambda name, label: None, time.monotonic)
@@ -216,7 +219,7 @@ async def _serve(
             for problem in store.prepare():
                 events.emit("store-problem", problem)
         except OSError as failed:
-            raise StartFailed(f"the state directory {settings.state_dir} can't be used: {failed.strerror}") from failed
+            raise StartFailed(f"{failed.filename or settings.state_dir} can't be used: {failed.strerror}") from failed
         try:
             known, damaged = await ledger.open()
         except StateUnusable as failed:
@@ -228,8 +231,6 @@ async def _serve(
         workers.start()
         await workers.introduced()
         steering.restore(known)
-        for gone in await asyncio.to_thread(store.sweep, catalog.wanted()):
-            events.emit("store-swept", f"{gone}: no version wants it any more")
         background.append(asyncio.create_task(ledger.keep_events()))
         await _follow(settings, operations, trust, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -244,6 +245,8 @@ async def _serve(
         upkeep.settle()
         background.append(asyncio.create_task(_every(_UPKEEP_SECONDS, tidy)))
         background.append(asyncio.create_task(_every(GUARD_EVERY, guard.look)))
+        whole = not damaged and not known.problems  # else the files may be all that is left of what was accepted
+        background.append(asyncio.create_task(keep_swept(catalog, store, events.emit, whole)))
         _announce(listeners, metrics)
         background.append(asyncio.create_task(_watchdog()))
         await stop.wait()

@@ -17,6 +17,7 @@ from gateway.models.manifest import (
     Artifact,
     Batching,
     Check,
+    Golden,
     ModelDeployment,
     ModelFile,
     accelerator_kind,
@@ -38,13 +39,15 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
     targets = manifest.target_order()
     budget, batching = spec.latency.budget_ms, spec.batching or Batching(max_size=1)
     files = [*_files(spec.model), *(wanted for file in spec.artifacts for wanted in _files(file))]
-    golden, reference = _golden(manifest), _reference(manifest)
+    content = _same_files(manifest, batching)
+    golden = _golden(spec.golden, content)
+    reference = _reference(manifest, golden, content)
     return Plan(
         name=manifest.name,
         version=manifest.version,
         order=(1, sequence),
         content=content_hash(manifest),
-        file=_same_files(manifest, batching),
+        file=content,
         artifacts=(
             _planned(spec.model, "", spec.golden, store),
             *(_planned(file, accelerator_kind(file.accelerator), file.golden, store) for file in spec.artifacts),
@@ -88,21 +91,19 @@ def _planned(file: ModelFile | Artifact, accelerator: str, check: Check | None, 
     )
 
 
-def _golden(manifest: ModelDeployment) -> Wanted | None:
-    golden = manifest.spec.golden
-    if golden is None:
-        return None
-    return Wanted(golden.uri, hex_digest(golden.checksum or ""), edition=content_hash(manifest))
+def _golden(golden: Golden | None, edition: str) -> Wanted | None:
+    """Without a checksum they are fetched anew when the version is loaded anew."""
+    return Wanted(golden.uri, hex_digest(golden.checksum or ""), edition=edition) if golden else None
 
 
-def _reference(manifest: ModelDeployment) -> Wanted | None:
+def _reference(manifest: ModelDeployment, golden: Wanted | None, edition: str) -> Wanted | None:
     """The outputs that drift is measured against: golden samples have some too."""
     drift = manifest.spec.drift
     if drift is None and manifest.spec.rollback.max_drift is None:
         return None
     if drift is None or drift.reference is None:
-        return _golden(manifest)
-    return Wanted(drift.reference, hex_digest(drift.checksum or ""), edition=content_hash(manifest))
+        return golden
+    return Wanted(drift.reference, hex_digest(drift.checksum or ""), edition=edition)
 
 
 def _fetch(wanted: Wanted | None, store: Store) -> Callable[[Told], StoredFile] | None:
