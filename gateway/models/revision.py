@@ -185,4 +185,5 @@ class Deployment:
             plan.budget if plan else None,
             plan.reject_infeasible if plan else False,
             plan.degrade if plan else "allow",
+            tuple(r.version for r in ready if r.plan.traffic.shadow and r is not current and r.version is not None),
         )

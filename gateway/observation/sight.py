@@ -1,0 +1,185 @@
+"""Which answers are looked at, and the copy of them that is taken before their slots are given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.models.revision import Deployment, Plan, Revision
+from gateway.observation.figures import Seen
+from gateway.observation.mirror import Mirror, copied
+from gateway.observation.ports import Observer
+from gateway.regions.region import RegionSpan
+from gateway.request import Answer, InputTensor, Request
+from gateway.routing.table import Table
+from gateway.target import LoadOrder, Version
+
+SMALL = 64 * 1024
+"""Bytes of an answer that is looked at: larger ones are images and masks, which no label and no score is for."""
+PER_SECOND, AT_ONCE = 500.0, 2000.0
+"""Answers without an id that are looked at, of one version: as a rule, and after a while with fewer."""
+LARGEST_SAMPLE = 16 << 20
+WAITING_BYTES = 32 << 20
+"""Of copies that are not handed on yet: beyond it they are dropped, and counted."""
+SOON = 0.005
+"""Seconds after which copies are handed on, several at once: right after an answer the core is needed to send it."""
+
+
+@dataclass(slots=True)
+class Handing:
+    """Hands copies on to the observer when their answers are on their way."""
+
+    observer: Observer
+    loop: asyncio.AbstractEventLoop
+    dropped: int = 0
+    """Copies that nobody looks at, because too many waited."""
+    _waiting: list[tuple[Sight, str, tuple[Seen, ...], tuple[InputTensor, ...]]] = field(default_factory=list)
+    _bytes: int = 0
+
+    def later(
+        self, sight: Sight, request_id: str, nbytes: int, outputs: tuple[Seen, ...], inputs: tuple[InputTensor, ...]
+    ) -> None:
+        """``inputs``: to be kept as a sample; ``nbytes``: of all that."""
+        if self._bytes + nbytes > WAITING_BYTES:
+            self.dropped += 1
+            return
+        self._bytes += nbytes
+        self._waiting.append((sight, request_id, outputs, inputs))
+        if len(self._waiting) == 1:
+            self.loop.call_later(SOON, self.hand_on)
+
+    def hand_on(self) -> None:
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        for sight, request_id, outputs, inputs in waiting:
+            if outputs:
+                self.observer.answered(sight.model, sight.label, request_id, outputs)
+            if inputs:
+                seen = [Seen(each.name, each.datatype, each.shape, _held(each)) for each in inputs]
+                self.observer.inputs(sight.model, sight.label, request_id, seen)
+
+
+@dataclass(slots=True, eq=False)
+class Sight:
+    """Looks at the answers of one version."""
+
+    model: str
+    version: Version
+    handing: Handing
+    mirror: Mirror
+    mirrored: bool
+    """Its deployment has shadows."""
+    all: bool
+    """Answers without an id are looked at too, as far as the rate allows."""
+    every: int
+    """Each so many-th request's inputs are kept; 0: none."""
+    _count: int = 0
+    _allowance: float = AT_ONCE
+    _refilled_at: float = 0.0
+
+    @property
+    def label(self) -> str:
+        return self.version.label
+
+    def answered(self, request: Request, answer: Answer) -> None:
+        """Copy what is wanted of it. Costs 0.1 us where that is nothing."""
+        named = bool(request.id)
+        if not (named or self.all or self.mirrored or self.every):
+            return
+        nbytes = 0
+        for tensor in answer.outputs:
+            if isinstance(tensor.data, RegionSpan):
+                return  # the caller may write there
+            nbytes += tensor.data.nbytes
+        shadow = self.mirror.wants(request, self.version, nbytes) if self.mirrored and not request.version else None
+        wanted = nbytes <= SMALL and (named or (self.all and self._allowed()))
+        sampled = bool(self.every) and self._sampled(request)
+        if not (shadow or wanted or sampled):
+            return
+        outputs = copied(answer.outputs) if shadow or wanted else ()
+        if shadow is not None:
+            self.mirror.begin(request, shadow, outputs)
+        if wanted or sampled:
+            self.handing.later(
+                self,
+                request.id,
+                nbytes + (request.nbytes if sampled else 0),
+                outputs if wanted else (),
+                tuple(request.inputs) if sampled else (),
+            )
+
+    def _allowed(self) -> bool:
+        now = self.handing.loop.time()
+        self._allowance = min(AT_ONCE, self._allowance + (now - self._refilled_at) * PER_SECOND)
+        self._refilled_at = now
+        if self._allowance < 1.0:
+            return False
+        self._allowance -= 1.0
+        return True
+
+    def _sampled(self, request: Request) -> bool:
+        self._count += 1
+        return self._count % self.every == 0 and not request.regions and request.nbytes <= LARGEST_SAMPLE
+
+
+@dataclass(slots=True)
+class Sights:
+    """Gives each version the look that its settings ask for."""
+
+    table: Table
+    handing: Handing
+    mirror: Mirror
+    shadows: CpuShadows
+    _seen: dict[tuple[str, str], tuple[Plan, Version]] = field(default_factory=dict)
+
+    def refresh(self, deployments: Iterable[Deployment]) -> None:
+        """Follow what is loaded now: to be called when versions have come or gone, or got other settings."""
+        seen: dict[tuple[str, str], tuple[Plan, Version]] = {}
+        orders: set[LoadOrder] = set()
+        for deployment in deployments:
+            route = self.table.routes.get(deployment.name)
+            shadow = route.shadow if route is not None else ()
+            orders |= {order for version in shadow for order in cpu_orders(version)}
+            for revision in deployment.ready():
+                version = revision.version
+                assert version is not None
+                key = deployment.name, version.label
+                seen[key] = now = revision.plan, version
+                before = self._seen.get(key)
+                if before is not None and before[1] is not version:
+                    self.mirror.forget(*key)
+                if before != now or not isinstance(version.seen, Sight):
+                    version.seen = self._sight(revision, version)
+                version.seen.mirrored = any(each is not version for each in shadow)
+        for key in self._seen.keys() - seen.keys():
+            self.mirror.forget(*key)
+        self._seen = seen
+        self.shadows.keep(orders)
+
+    def _sight(self, revision: Revision, version: Version) -> Sight:
+        plan = revision.plan
+        drift = plan.drift is not None or plan.golden is not None or plan.rollback.max_drift is not None
+        every = plan.samples.every if plan.samples is not None else 0
+        return Sight(plan.name, version, self.handing, self.mirror, False, drift, every)
+
+
+class CpuShadows(Protocol):
+    """Where shadows run on the CPU; ``dispatch.shadow`` has the real one."""
+
+    def keep(self, orders: Collection[LoadOrder]) -> None: ...
+
+
+def cpu_orders(version: Version) -> list[LoadOrder]:
+    """The files that it has on the CPU."""
+    return [
+        target.order
+        for target in version.targets
+        if target.order is not None and target.worker is not None and target.worker.backend == "cpu"
+    ]
+
+
+def _held(tensor: InputTensor) -> memoryview:
+    """Of a request without regions, all tensors are in its message."""
+    assert not isinstance(tensor.data, RegionSpan)
+    return tensor.data
