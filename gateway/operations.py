@@ -17,6 +17,7 @@ from gateway.models.manifest_files import content_hash, from_json, to_plain
 from gateway.models.plans import plan_of
 from gateway.models.revision import Deployment, Revision
 from gateway.models.store import Store, Stored
+from gateway.observation.observation import Observation
 from gateway.record.events import Event, Events
 from gateway.record.metrics import Reading
 from gateway.record.recorder import Recorder
@@ -37,8 +38,10 @@ class GatewayOperations:
         events: Events,
         drain: Callable[[], None],
         memory: Callable[[], MemoryState],
+        observation: Observation,
     ) -> None:
         self._memory = memory
+        self._observation = observation
         self._catalog = catalog
         self._workers = workers
         self._store = store
@@ -106,7 +109,7 @@ class GatewayOperations:
                 requests, errors = self._recorder.requests(deployment.name, label)
                 latency = self._recorder.latency(deployment.name, label)
                 serving = deployment.serving(label)
-                status.versions.add(
+                row = status.versions.add(
                     version=label,
                     state=revision.state,
                     reason=revision.reason or (_missing(revision) if revision.ready else ""),
@@ -123,7 +126,9 @@ class GatewayOperations:
                         p99_ms=latency.p99 * 1e3,
                         count=latency.count,
                     ),
+                    shadow=revision.plan.traffic.shadow,
                 )
+                self._observation.fill(row, deployment.name)
         return response
 
     def get_targets(self, name: str) -> control.GetTargetsResponse:
@@ -189,6 +194,11 @@ class GatewayOperations:
     def drain(self) -> None:
         self._drain()
 
+    async def feedback(self, name: str, request_id: str, label: str) -> control.FeedbackResponse:
+        """Take the truth about an answer given before. Raises NotFound, Conflict, InvalidRequest."""
+        self._named(name or "(none)")
+        return await self._observation.feedback(name, request_id, label)
+
     def readings(self) -> Iterable[Reading]:
         """What the metrics endpoint shows beside the recorder's counters."""
         pressure = self._memory().pressure_percent
@@ -226,6 +236,7 @@ class GatewayOperations:
                 yield Reading("edgeway_model_info", "1 for every version that is known", info, 1)
                 updated = revision.last_update
                 yield Reading("edgeway_model_last_update_timestamp_seconds", "Last change of state", version, updated)
+        yield from self._observation.readings()
 
     def _named(self, name: str) -> list[Deployment]:
         deployments = self._catalog.deployments

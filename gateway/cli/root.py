@@ -13,6 +13,7 @@ _VERBS = {
     "get": "gateway.cli.get:get",
     "validate": "gateway.cli.models:validate",
     "schema": "gateway.cli.models:schema",
+    "feedback": "gateway.cli.feedback:feedback",
     "infer": "gateway.cli.infer:infer",
     "doctor": "gateway.cli.doctor:doctor",
     "demo": "gateway.cli.demo:demo",
