@@ -95,6 +95,7 @@ class GatewayOperations:
             for label in gone:
                 await asyncio.to_thread(self._store.forget, name, label)
                 self._recorder.forget(name, label)
+                self._observation.forget(name, label)
         return control.DeleteResponse(versions=gone)
 
     def get_deployments(self, name: str) -> control.GetDeploymentsResponse:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
+from gateway.models.manifest import Check, Drift
 from gateway.models.revision import Deployment, Plan, Revision
-from gateway.observation.figures import Seen
+from gateway.observation.figures import SamplePolicy, Seen, Watched
 from gateway.observation.mirror import Mirror, copied
 from gateway.observation.ports import Observer
 from gateway.regions.region import RegionSpan
@@ -20,7 +22,8 @@ SMALL = 64 * 1024
 """Bytes of an answer that is looked at: larger ones are images and masks, which no label and no score is for."""
 PER_SECOND, AT_ONCE = 500.0, 2000.0
 """Answers without an id that are looked at, of one version: as a rule, and after a while with fewer."""
-LARGEST_SAMPLE = 16 << 20
+LARGEST_SAMPLE = 8 << 20
+"""Bytes of a request whose inputs are kept."""
 WAITING_BYTES = 32 << 20
 """Of copies that are not handed on yet: beyond it they are dropped, and counted."""
 SOON = 0.005
@@ -68,13 +71,9 @@ class Sight:
     version: Version
     handing: Handing
     mirror: Mirror
-    mirrored: bool
+    watched: Watched
+    mirrored: bool = False
     """Its deployment has shadows."""
-    all: bool
-    """Answers without an id are looked at too, as far as the rate allows."""
-    every: int
-    """Each so many-th request's inputs are kept; 0: none."""
-    _count: int = 0
     _allowance: float = AT_ONCE
     _refilled_at: float = 0.0
 
@@ -84,8 +83,8 @@ class Sight:
 
     def answered(self, request: Request, answer: Answer) -> None:
         """Copy what is wanted of it. Costs 0.1 us where that is nothing."""
-        named = bool(request.id)
-        if not (named or self.all or self.mirrored or self.every):
+        named, watched = bool(request.id), self.watched
+        if not (named or watched.reference or self.mirrored or watched.samples):
             return
         nbytes = 0
         for tensor in answer.outputs:
@@ -93,21 +92,18 @@ class Sight:
                 return  # the caller may write there
             nbytes += tensor.data.nbytes
         shadow = self.mirror.wants(request, self.version, nbytes) if self.mirrored and not request.version else None
-        wanted = nbytes <= SMALL and (named or (self.all and self._allowed()))
-        sampled = bool(self.every) and self._sampled(request)
-        if not (shadow or wanted or sampled):
-            return
-        outputs = copied(answer.outputs) if shadow or wanted else ()
         if shadow is not None:
-            self.mirror.begin(request, shadow, outputs)
-        if wanted or sampled:
-            self.handing.later(
-                self,
-                request.id,
-                nbytes + (request.nbytes if sampled else 0),
-                outputs if wanted else (),
-                tuple(request.inputs) if sampled else (),
-            )
+            self.mirror.begin(request, shadow, copied(answer.outputs))
+        outputs: tuple[Seen, ...] = ()
+        if named or watched.reference is not None:
+            names = watched.names(named)
+            looked_at = answer.outputs if names is None else [each for each in answer.outputs if each.name in names]
+            size = nbytes if names is None else sum(each.data.nbytes for each in looked_at)
+            if size <= SMALL and (named or self._allowed()):
+                outputs = copied(looked_at)
+        inputs = tuple(request.inputs) if watched.samples is not None and self._sampled(request) else ()
+        if outputs or inputs:
+            self.handing.later(self, request.id, SMALL + request.nbytes if inputs else nbytes, outputs, inputs)
 
     def _allowed(self) -> bool:
         now = self.handing.loop.time()
@@ -119,8 +115,8 @@ class Sight:
         return True
 
     def _sampled(self, request: Request) -> bool:
-        self._count += 1
-        return self._count % self.every == 0 and not request.regions and request.nbytes <= LARGEST_SAMPLE
+        due = self.handing.observer.sample_due(self.model, self.label)
+        return due and not request.regions and request.nbytes <= LARGEST_SAMPLE
 
 
 @dataclass(slots=True)
@@ -131,6 +127,10 @@ class Sights:
     handing: Handing
     mirror: Mirror
     shadows: CpuShadows
+    samples: Path
+    """Folder for those that are kept."""
+    reference: Callable[[Revision], Path | None] = lambda revision: None
+    """The file with a version's outputs as they should be distributed, where it has one that is here."""
     _seen: dict[tuple[str, str], tuple[Plan, Version]] = field(default_factory=dict)
 
     def refresh(self, deployments: Iterable[Deployment]) -> None:
@@ -159,9 +159,22 @@ class Sights:
 
     def _sight(self, revision: Revision, version: Version) -> Sight:
         plan = revision.plan
-        drift = plan.drift is not None or plan.golden is not None or plan.rollback.max_drift is not None
-        every = plan.samples.every if plan.samples is not None else 0
-        return Sight(plan.name, version, self.handing, self.mirror, False, drift, every)
+        drift = plan.drift or Drift()
+        samples = plan.samples and SamplePolicy(
+            plan.samples.every, plan.samples.max_mb << 20, self.samples / plan.name / version.label
+        )
+        watched = Watched(
+            self.reference(revision),
+            drift.output,
+            drift.window,
+            plan.rollback.max_drift,
+            plan.feedback.output,
+            plan.feedback.window,
+            plan.artifacts[0].check or Check(),
+            samples,
+        )
+        self.handing.observer.watch(plan.name, version.label, watched)
+        return Sight(plan.name, version, self.handing, self.mirror, watched)
 
 
 class CpuShadows(Protocol):
