@@ -28,6 +28,7 @@ from gateway.dispatch.launch import Launched, WorkerTerms
 from gateway.dispatch.pacing import Pacing
 from gateway.dispatch.quarantine import Quarantine
 from gateway.dispatch.second import SecondTry
+from gateway.dispatch.shadow import ShadowWorker
 from gateway.dispatch.walk import Attempts
 from gateway.dispatch.workers import Workers
 from gateway.errors import EdgewayError, NotOffered, Refused
@@ -42,6 +43,10 @@ from gateway.models.catalog import Catalog
 from gateway.models.loading import Loader
 from gateway.models.plans import RepositoryControl, follow_manifests
 from gateway.models.store import Store
+from gateway.observation.mirror import Mirror
+from gateway.observation.observation import Observation
+from gateway.observation.observer import Observer
+from gateway.observation.sight import Handing, Sights
 from gateway.operations import GatewayOperations
 from gateway.pipeline import Pipeline
 from gateway.record.events import Events
@@ -138,7 +143,13 @@ async def _serve(
     )
     relief = MemoryRelief(catalog, events.emit)
     store = Store(settings.state_dir)
-    operations = GatewayOperations(catalog, workers, store, recorder, events, stop.set, lambda: memory.state)
+    observer = Observer(settings.state_dir, given=terms.inherited)
+    shadows = ShadowWorker(workers.own, events.emit, max_bytes, terms)
+    observation = build_observation(observer, shadows, table, catalog, events.emit, settings.state_dir)
+    catalog.subscribe(observation.changed)
+    operations = GatewayOperations(
+        catalog, workers, store, recorder, events, stop.set, lambda: memory.state, observation
+    )
     journal = open_journal(config)
     heat = DeviceHeat(
         readers_by_worker([worker.config for worker in workers], config.heat),
@@ -191,6 +202,7 @@ async def _serve(
         memory.start(loop)
         background.append(asyncio.create_task(heat.run()))
         workers.start()
+        observer.start()
         await workers.introduced()
         await operations.restore()
         await _follow(settings, operations, events, repository, background)
@@ -215,7 +227,8 @@ async def _serve(
         await asyncio.gather(*background, return_exceptions=True)
         memory.stop()
         await catalog.close()
-        await workers.stop()
+        await observation.close()
+        await asyncio.gather(workers.stop(), shadows.stop(), observer.stop())
         for door in doors:
             door.close()
         regions.close()
@@ -291,6 +304,21 @@ def build_pipeline(
         journal,
         asyncio.get_running_loop(),
     )
+
+
+def build_observation(
+    observer: Observer,
+    shadows: ShadowWorker,
+    table: Table,
+    catalog: Catalog,
+    emit: Callable[..., None],
+    state_dir: Path,
+) -> Observation:
+    """What looks at answers beside the way of requests."""
+    loop = asyncio.get_running_loop()
+    mirror, handing = Mirror(table, observer, shadows, emit, loop), Handing(observer, loop)
+    sights = Sights(table, handing, mirror, shadows, state_dir / "samples")
+    return Observation(observer, handing, mirror, sights, lambda: catalog.deployments)
 
 
 async def _follow(

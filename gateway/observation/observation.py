@@ -36,6 +36,11 @@ class Observation:
         """Versions have come or gone, or got other settings."""
         self.sights.refresh(list(self.deployments().values()))
 
+    async def close(self) -> None:
+        """Give up what is under way."""
+        await self.mirror.close()
+        self.handing.hand_on()
+
     async def feedback(self, model: str, request_id: str, label: str) -> control.FeedbackResponse:
         """Compare a label with the answer that was given.
 

@@ -160,9 +160,10 @@ class Sights:
     def _sight(self, revision: Revision, version: Version) -> Sight:
         plan = revision.plan
         drift = plan.drift or Drift()
-        samples = plan.samples and SamplePolicy(
-            plan.samples.every, plan.samples.max_mb << 20, self.samples / plan.name / version.label
-        )
+        samples: SamplePolicy | None = None
+        if plan.samples is not None:
+            folder = self.samples / plan.name / version.label
+            samples = SamplePolicy(plan.samples.every, plan.samples.max_mb << 20, folder)
         watched = Watched(
             self.reference(revision),
             drift.output,

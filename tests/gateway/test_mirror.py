@@ -17,7 +17,7 @@ from gateway.dispatch.launch import WorkerTerms, inherited
 from gateway.dispatch.pool import Worker
 from gateway.dispatch.shadow import ShadowWorker
 from gateway.observation import mirror as mirror_of
-from gateway.observation.figures import Figures, Labelled, Seen
+from gateway.observation.figures import SamplePolicy, Seen, Watched
 from gateway.observation.mirror import Mirror, Tally
 from gateway.observation.sight import AT_ONCE, SMALL, Handing, Sight
 from gateway.regions.region import RegionSpan
@@ -36,6 +36,7 @@ class Observer:
     answers: list[tuple[str, str, tuple[Seen, ...]]] = field(default_factory=list)
     pairs: list[tuple[str, tuple[Seen, ...], tuple[Seen, ...]]] = field(default_factory=list)
     samples: list[tuple[str, list[Seen]]] = field(default_factory=list)
+    asked: int = 0
 
     def answered(self, model, version, request_id, outputs):
         self.answers.append((version, request_id, outputs))
@@ -46,11 +47,9 @@ class Observer:
     def inputs(self, model, version, request_id, inputs):
         self.samples.append((request_id, inputs))
 
-    async def label(self, model, request_id, label):
-        return Labelled("1", label, True)
-
-    def figures(self, model, version):
-        return Figures()
+    def sample_due(self, model, version):
+        self.asked += 1
+        return self.asked % 3 == 0
 
 
 def tensor(values: np.ndarray, name: str = "x", kind: str = "FP32") -> InputTensor:
@@ -93,7 +92,7 @@ class Scene:
         self.table = Table({"m": replace(route, shadow=(self.shadow,))})
         self.mirror = Mirror(self.table, self.observer, self.place, emit, self.loop)
         self.handing = Handing(self.observer, self.loop)
-        self.sight = Sight("m", self.real, self.handing, self.mirror, mirrored=True, all=False, every=0)
+        self.sight = Sight("m", self.real, self.handing, self.mirror, Watched(), mirrored=True)
         self.order = order
 
     async def up(self) -> None:
@@ -224,11 +223,9 @@ def handed(s: Scene) -> list[tuple[str, str]]:
     return [(label, request_id) for label, request_id, _ in s.observer.answers]
 
 
-def unmirrored(**wanted) -> Scene:
+def unmirrored(**watched) -> Scene:
     s = Scene(LoadOrder("m", "2", "none", ""), "FP32")
-    s.sight.mirrored = False
-    for name, value in wanted.items():
-        setattr(s.sight, name, value)
+    s.sight.mirrored, s.sight.watched = False, Watched(**watched)
     return s
 
 
@@ -238,9 +235,18 @@ async def test_only_small_answers_with_an_id_are_looked_at_unless_drift_asks_for
     s.sight.answered(request(id="a"), answer())
     s.sight.answered(request(id="b"), answer(np.zeros(SMALL // 4 + 1)))
     assert handed(s) == [("1", "a")]
-    s.sight.all = True
+    s.sight.watched = Watched(Path("reference.npz"))
     s.sight.answered(request(), answer())
     assert handed(s) == [("1", "a"), ("1", "")]
+
+
+async def test_only_the_outputs_that_drift_and_labels_are_taken_of_are_copied():
+    s, given = unmirrored(reference=Path("reference.npz"), drift_output="z", feedback_output="y"), answer()
+    given.outputs = [*given.outputs, OutputTensor("mask", "UINT8", (SMALL,), memoryview(bytes(SMALL)))]
+    s.sight.answered(request(id="a"), given)
+    s.sight.answered(request(), given)
+    assert handed(s) == [("1", "a")]
+    assert [seen.name for seen in s.observer.answers[0][2]] == ["y"]
 
 
 async def test_the_copy_of_an_answer_outlives_its_slot():
@@ -252,7 +258,7 @@ async def test_the_copy_of_an_answer_outlives_its_slot():
 
 
 async def test_answers_without_an_id_are_looked_at_no_more_often_than_the_rate_allows():
-    s = unmirrored(all=True)
+    s = unmirrored(reference=Path("reference.npz"))
     for _ in range(int(AT_ONCE) + 500):
         s.sight.answered(request(), answer())
     looked_at = len(handed(s))
@@ -260,7 +266,7 @@ async def test_answers_without_an_id_are_looked_at_no_more_often_than_the_rate_a
 
 
 async def test_every_so_many_th_input_is_handed_on_as_a_sample():
-    s = unmirrored(every=3)
+    s = unmirrored(samples=SamplePolicy(3, 1, Path("samples")))
     for number in range(7):
         s.sight.answered(request((float(number), 0.0)), answer())
     s.handing.hand_on()
