@@ -70,6 +70,12 @@ class _Deployment:
     turn: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
 
+    def tally(self, label: str) -> Tally:
+        tally = self.tallies.get(label)
+        if tally is None:
+            tally = self.tallies[label] = Tally()
+        return tally
+
 
 class Mirror:
     """Gives shadow versions copies of requests, one at a time for each deployment and only where nothing waits.
@@ -109,9 +115,11 @@ class Mirror:
         shadows = [each for each in route.shadow if each is not version] if route is not None else []
         if not shadows:
             return None
-        deployment = self._deployments.setdefault(request.model, _Deployment())
+        deployment = self._deployments.get(request.model)
+        if deployment is None:
+            deployment = self._deployments[request.model] = _Deployment()
         shadow = shadows[deployment.turn % len(shadows)]
-        tally = deployment.tallies.setdefault(shadow.label, Tally())
+        tally = deployment.tally(shadow.label)
         now = self._loop.time()
         allowed = not deployment.busy and not request.regions and now >= tally.resume_at
         small = request.nbytes <= LARGEST_INPUTS and nbytes <= LARGEST_OUTPUTS
@@ -172,7 +180,7 @@ class Mirror:
 
     async def _run(self, request: Request, shadow: Version, real: Sequence[Seen]) -> None:
         deployment = self._deployments[request.model]
-        tally = deployment.tallies.setdefault(shadow.label, Tally())
+        tally = deployment.tally(shadow.label)
         try:
             target = self._place(shadow, self._loop.time())
             outputs = await self._ask(target, shadow, request) if target is not None else None

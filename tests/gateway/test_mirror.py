@@ -6,6 +6,7 @@ import asyncio
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,8 @@ from gateway.routing.table import Route, Table
 from gateway.target import LoadOrder, Target, Version
 
 CPU = msgspec.convert({"name": "cpu", "backend": "cpu", "threads": 1}, WorkerConfig)
+
+SIMULATED = msgspec.convert({"name": "sim", "backend": "simulated", "options": {"serviceMs": 2}}, WorkerConfig)
 
 
 @dataclass
@@ -83,17 +86,19 @@ class Scene:
     def __init__(self, order: LoadOrder, kind: str, accelerator: Worker | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.observer, self.events = Observer(), []
-        emit = lambda kind, message, **about: self.events.append(kind)  # noqa: E731
-        self.place = ShadowWorker(CPU, emit, 1 << 24, WorkerTerms(2.0, inherited()))
-        self.cpu = Worker(CPU, 2, emit, lambda: None)
+        self.place = ShadowWorker(CPU, self.emit, 1 << 24, WorkerTerms(2.0, inherited()))
+        self.cpu = Worker(CPU, 2, self.emit, lambda: None)
         self.real = version("1", kind)
         self.shadow = version("2", kind, [Target("cpu", 0, self.cpu, handle=1, order=order)])
         route = Route("m", {"1": self.real, "2": self.shadow}, frozenset("12"), Split([("1", 100)]), "1", None)
         self.table = Table({"m": replace(route, shadow=(self.shadow,))})
-        self.mirror = Mirror(self.table, self.observer, self.place, emit, self.loop)
+        self.mirror = Mirror(self.table, self.observer, self.place, self.emit, self.loop)
         self.handing = Handing(self.observer, self.loop)
         self.sight = Sight("m", self.real, self.handing, self.mirror, Watched(), mirrored=True)
         self.order = order
+
+    def emit(self, kind: str, message: str, **about: str) -> None:
+        self.events.append(kind)
 
     async def up(self) -> None:
         self.place.keep({self.order})
@@ -206,6 +211,41 @@ async def test_nothing_is_copied_while_the_cpu_is_hot_or_full(folder):
         s.cpu.sheds, s.cpu.in_flight = "nominal", 2
         s.sight.answered(request(), answer())
         assert s.tally.skipped == 2
+
+
+async def test_an_accelerator_gets_a_copy_only_now_and_then_and_the_cpu_the_others(folder):
+    async with scene(folder, scaled(3.0)) as s:
+        chip = ShadowWorker(SIMULATED, s.emit, 1 << 24, WorkerTerms(2.0, inherited()))
+        try:
+            chip.keep({s.order})
+            await s.until(lambda: chip.target(s.order) is not None)
+            on_chip, on_cpu = chip.target(s.order), s.place.target(s.order)
+            s.shadow.targets = (on_chip, *s.shadow.targets)
+            went = []
+            for target in (on_chip, on_cpu):
+                target.worker.sent = partial(noted, went, target.worker)
+            for number in range(3):
+                s.sight.answered(request(), answer())
+                await s.until(lambda done=number + 1: s.tally.compared == done)
+            assert went == ["simulated", "cpu", "cpu"]
+            ((_, until),) = s.mirror._rests.items()
+            assert 0.2 < until - s.loop.time() < 60  # a hundred times the 2 ms and more that it ran
+            s.mirror._rests.clear()
+            on_chip.worker.in_flight = 1
+            assert s.mirror._place(s.shadow, s.loop.time()) is on_cpu
+            on_chip.worker.in_flight = 0
+            assert s.mirror._place(s.shadow, s.loop.time()) is on_chip
+            on_chip.worker.sheds = "warm"
+            assert s.mirror._place(s.shadow, s.loop.time()) is on_cpu
+        finally:
+            await s.mirror.close()
+            await chip.stop()
+
+
+def noted(went: list[str], worker: Worker, priority: int, expected: float, now: float) -> None:
+    went.append(worker.backend)
+    assert priority == 9
+    Worker.sent(worker, priority, expected, now)
 
 
 async def test_the_process_of_shadows_ends_with_the_last_of_them(folder):
