@@ -112,6 +112,9 @@ show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 
+show-commands: $(DEV)  ## 32 operators at once on one deployment: no deadlock, the last command holds, others serve
+	@$(BIN)/python -m benchmarks.show.commands
+
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.bench small frame
 

@@ -40,8 +40,11 @@ from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
+from gateway.models.ledger import Ledger
 from gateway.models.loading import Loader
 from gateway.models.plans import RepositoryControl, follow_manifests
+from gateway.models.state import State, StateUnusable
+from gateway.models.steering import Steering
 from gateway.models.store import Store
 from gateway.observation.mirror import Mirror
 from gateway.observation.observation import Observation
@@ -139,16 +142,22 @@ async def _serve(
     memory = MemoryWatch(MemoryReader(), config.memory.pressure_percent, lambda state: relief.sampled(state))
     reserve = config.memory.reserve_mb * _MB
     catalog = Catalog(
-        table, Loader(workers), events.emit, lambda plan, promised: memory.refuse(plan.min_memory, reserve, promised)
+        table,
+        Loader(workers),
+        events.emit,
+        lambda plan, promised: memory.refuse(plan.min_memory, reserve, promised),
+        moved=lambda name: steering.keep(name),
     )
     relief = MemoryRelief(catalog, events.emit)
     store = Store(settings.state_dir)
+    ledger = Ledger(State(settings.state_dir), events)
+    steering = Steering(catalog, ledger, store, events.emit)
     observer = Observer(settings.state_dir, given=terms.inherited)
     shadows = ShadowWorker(workers.own, events.emit, max_bytes, terms)
     observation = build_observation(observer, shadows, table, catalog, events.emit, settings.state_dir)
     catalog.subscribe(observation.changed)
     operations = GatewayOperations(
-        catalog, workers, store, recorder, events, stop.set, lambda: memory.state, observation
+        catalog, workers, steering, recorder, events, stop.set, lambda: memory.state, observation
     )
     journal = open_journal(config)
     heat = DeviceHeat(
@@ -199,12 +208,19 @@ async def _serve(
             store.prepare()
         except OSError as failed:
             raise StartFailed(f"the state directory {settings.state_dir} can't be used: {failed.strerror}") from failed
+        try:
+            known, damaged = await ledger.open()
+        except StateUnusable as failed:
+            raise StartFailed(str(failed)) from failed
+        if damaged:
+            events.emit("state-damaged", damaged)
         memory.start(loop)
         background.append(asyncio.create_task(heat.run()))
         workers.start()
         observer.start()
         await workers.introduced()
-        await operations.restore()
+        steering.restore(known)
+        background.append(asyncio.create_task(ledger.keep_events()))
         await _follow(settings, operations, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
@@ -227,6 +243,8 @@ async def _serve(
         await asyncio.gather(*background, return_exceptions=True)
         memory.stop()
         await catalog.close()
+        await steering.settled()
+        await ledger.close()
         await observation.close()
         await asyncio.gather(workers.stop(), shadows.stop(), observer.stop())
         for door in doors:

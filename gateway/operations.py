@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from edgeway.v1 import control_pb2 as control
 from gateway.device.memory import MemoryState
 from gateway.dispatch.workers import Workers
 from gateway.errors import InvalidRequest, NotFound
+from gateway.event import Event
 from gateway.models.catalog import Catalog
 from gateway.models.manifest import ModelDeployment
-from gateway.models.manifest_files import content_hash, from_json, to_plain
-from gateway.models.plans import plan_of
+from gateway.models.manifest_files import from_json
 from gateway.models.revision import Deployment, Revision
-from gateway.models.store import Store, Stored
+from gateway.models.steering import Steering
 from gateway.observation.observation import Observation
-from gateway.record.events import Event, Events
+from gateway.record.events import Events
 from gateway.record.metrics import Reading
 from gateway.record.recorder import Recorder
 from gateway.strict_yaml import ConfigError
@@ -33,7 +31,7 @@ class GatewayOperations:
         self,
         catalog: Catalog,
         workers: Workers,
-        store: Store,
+        steering: Steering,
         recorder: Recorder,
         events: Events,
         drain: Callable[[], None],
@@ -44,26 +42,10 @@ class GatewayOperations:
         self._observation = observation
         self._catalog = catalog
         self._workers = workers
-        self._store = store
+        self._steering = steering
         self._recorder = recorder
         self._events = events
         self._drain = drain
-        self._sequence = 0
-        self._applying = asyncio.Lock()
-
-    async def restore(self) -> None:
-        """Bring up what was accepted before the process started."""
-        stored, problems = await asyncio.to_thread(self._store.manifests)
-        for problem in problems:
-            self._events.emit("state-damaged", problem)
-        for each in stored:
-            try:
-                manifest = from_json(json.dumps(each.manifest), "stored manifest")
-            except ConfigError as refused:
-                self._events.emit("state-damaged", str(refused))
-                continue
-            self._sequence = max(self._sequence, each.sequence)
-            self._catalog.offer(plan_of(manifest, each.sequence, self._store))
 
     async def apply(self, manifests: Sequence[str]) -> control.ApplyResponse:
         """Accept, store, and start to bring up. Raises InvalidRequest."""
@@ -73,30 +55,29 @@ class GatewayOperations:
             raise InvalidRequest(str(refused)) from refused
         return await self.accept(parsed)
 
-    async def accept(self, manifests: Sequence[ModelDeployment]) -> control.ApplyResponse:
+    async def accept(self, manifests: Sequence[ModelDeployment], origin: str = "") -> control.ApplyResponse:
         """Like ``apply``, of manifests that were read already."""
-        response = control.ApplyResponse()
-        async with self._applying:
-            self._check_percents(manifests)
-            for manifest in manifests:
-                changed = self._changes(manifest)
-                response.applied.add(name=manifest.name, version=manifest.version, changed=changed)
-                response.warnings.extend(self._warnings(manifest))
-                if changed:
-                    self._sequence += 1
-                    stored = Stored(self._sequence, time.time(), to_plain(manifest))
-                    await asyncio.to_thread(self._store.keep, manifest.name, manifest.version, stored)
-                    self._catalog.offer(plan_of(manifest, self._sequence, self._store))
+        warnings = [warning for manifest in manifests for warning in self._warnings(manifest)]
+        response = control.ApplyResponse(warnings=warnings)
+        for each in await self._steering.accept(manifests, origin):
+            response.applied.add(name=each.name, version=each.version, changed=each.changed)
         return response
 
     async def delete(self, name: str, version: str) -> control.DeleteResponse:
-        async with self._applying:
-            gone = self._catalog.withdraw(name, version)
-            for label in gone:
-                await asyncio.to_thread(self._store.forget, name, label)
-                self._recorder.forget(name, label)
-                self._observation.forget(name, label)
+        gone = await self._steering.delete(name, version)
+        for label in gone:
+            self._recorder.forget(name, label)
+            self._observation.forget(name, label)
         return control.DeleteResponse(versions=gone)
+
+    async def promote(self, name: str, version: str) -> control.ChangeResponse:
+        return control.ChangeResponse(message=await self._steering.promote(name, version))
+
+    async def roll_back(self, name: str, to: str) -> control.ChangeResponse:
+        return control.ChangeResponse(message=await self._steering.roll_back(name, to))
+
+    async def set_traffic(self, name: str, percents: Mapping[str, int]) -> control.ChangeResponse:
+        return control.ChangeResponse(message=await self._steering.set_traffic(name, percents))
 
     def get_deployments(self, name: str) -> control.GetDeploymentsResponse:
         response = control.GetDeploymentsResponse()
@@ -109,12 +90,14 @@ class GatewayOperations:
                 assert revision is not None
                 requests, errors = self._recorder.requests(deployment.name, label)
                 latency = self._recorder.latency(deployment.name, label)
-                serving = deployment.serving(label)
-                row = status.versions.add(
+                serving, standing = deployment.serving(label), deployment.rollout.find(label)
+                version = status.versions.add(
                     version=label,
                     state=revision.state,
                     reason=revision.reason or (_missing(revision) if revision.ready else ""),
                     percent=shares.get(label, 0),
+                    shadow=standing.shadow if standing else False,
+                    steps=standing.steps if standing else (),
                     current=serving is not None and serving is current,
                     previous=serving is not None and serving is previous,
                     checksum=f"sha256:{revision.sha256}" if revision.sha256 else revision.plan.checksum,
@@ -127,9 +110,10 @@ class GatewayOperations:
                         p99_ms=latency.p99 * 1e3,
                         count=latency.count,
                     ),
-                    shadow=revision.plan.traffic.shadow,
                 )
-                self._observation.fill(row, deployment.name)
+                if revision.progress is not None:
+                    version.progress.done, version.progress.total = revision.progress
+                self._observation.fill(version, deployment.name)
         return response
 
     def get_targets(self, name: str) -> control.GetTargetsResponse:
@@ -197,7 +181,9 @@ class GatewayOperations:
 
     async def feedback(self, name: str, request_id: str, label: str) -> control.FeedbackResponse:
         """Take the truth about an answer given before. Raises NotFound, Conflict, InvalidRequest."""
-        self._named(name or "(none)")
+        if not name:
+            raise InvalidRequest("name: expected a deployment, got none")
+        self._named(name)
         return await self._observation.feedback(name, request_id, label)
 
     def readings(self) -> Iterable[Reading]:
@@ -246,25 +232,6 @@ class GatewayOperations:
         if name not in deployments:
             raise NotFound(f"no deployment is called {name!r}")
         return [deployments[name]]
-
-    def _changes(self, manifest: ModelDeployment) -> bool:
-        """Whether this content is new, or its version failed and shall be tried again."""
-        deployment = self._catalog.deployments.get(manifest.name)
-        newest = deployment.newest(manifest.version) if deployment else None
-        return newest is None or newest.state == "failed" or newest.plan.content != content_hash(manifest)
-
-    def _check_percents(self, manifests: Sequence[ModelDeployment]) -> None:
-        """Raises InvalidRequest: the percents of one deployment would pass 100."""
-        for name in {manifest.name for manifest in manifests}:
-            percents: dict[str, int] = {}
-            deployment = self._catalog.deployments.get(name)
-            for revision in deployment.revisions if deployment else ():
-                percents[revision.label] = revision.plan.percent or 0
-            percents |= {m.version: m.spec.traffic.percent or 0 for m in manifests if m.name == name}
-            if sum(percents.values()) > 100:
-                shares = ", ".join(f"{label} {percent} %" for label, percent in percents.items())
-                got = f"{sum(percents.values())}: {shares}"
-                raise InvalidRequest(f"spec.traffic.percent: expected at most 100 for all of {name}, got {got}")
 
     def _warnings(self, manifest: ModelDeployment) -> Iterable[str]:
         previous = manifest.spec.rollback.previous_version

@@ -40,18 +40,18 @@ class Control:
         form = address if address.startswith("unix:") else f"dns:///{address}"
         self._channel = grpc.insecure_channel(form, [("grpc.max_receive_message_length", -1)])
 
-    def call(self, rpc: str, request: Message) -> Any:
-        """The response."""
+    def call(self, rpc: str, request: Message, limit: float = _TIMEOUT) -> Any:
+        """The response, within ``limit`` seconds."""
         try:
-            return self.ask(rpc, request)
+            return self.ask(rpc, request, limit)
         except grpc.RpcError as failed:
             fail(self.problem(failed))
 
-    def ask(self, rpc: str, request: Message) -> Any:
+    def ask(self, rpc: str, request: Message, limit: float = _TIMEOUT) -> Any:
         """The response. Raises grpc.RpcError, which is for the verb to explain."""
         method = METHODS[rpc]
         call: Any = self._channel.unary_unary(method.path)
-        return method.response.FromString(call(request.SerializeToString(), timeout=_TIMEOUT))
+        return method.response.FromString(call(request.SerializeToString(), timeout=limit))
 
     def events(self, after: int) -> Iterator[Any]:
         """Kept events after that number, then live ones."""

@@ -51,6 +51,15 @@ class ControlService:
     async def _GetEvents(self, request: Any, context: Any) -> Message:  # noqa: N802
         return self._operations.get_events(request.name)
 
+    async def _Promote(self, request: Any, context: Any) -> Message:  # noqa: N802
+        return await self._operations.promote(request.name, request.version)
+
+    async def _Rollback(self, request: Any, context: Any) -> Message:  # noqa: N802
+        return await self._operations.roll_back(request.name, request.to)
+
+    async def _SetTraffic(self, request: Any, context: Any) -> Message:  # noqa: N802
+        return await self._operations.set_traffic(request.name, dict(request.percent))
+
     async def _Drain(self, request: Any, context: Any) -> Message:  # noqa: N802
         self._operations.drain()
         return control.DrainResponse()

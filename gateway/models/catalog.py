@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
-from gateway.errors import NotFound, Unavailable
+import msgspec
+
+from gateway.errors import Conflict, NotFound, Unavailable
 from gateway.models.loading import Loader, NoTargetLoads
 from gateway.models.revision import Deployment, Plan, Revision
+from gateway.models.rollout import Rollout, declare, withdraw
+from gateway.models.states import COMING, OVER, follow
 from gateway.models.store import ArtifactRefused
 from gateway.request import Description, IndexEntry
+from gateway.routing.places import reassign
+from gateway.routing.split import Split
 from gateway.routing.table import Route, Table
 from gateway.target import Version
 
@@ -36,36 +43,87 @@ class Catalog:
         emit: Callable[..., None],
         refusal: Callable[[Plan, int], str] = lambda plan, promised: "",
         clock: Callable[[], float] = time.monotonic,
+        moved: Callable[[str], None] = lambda name: None,
     ) -> None:
         """``emit(kind, message, deployment=..., version=...)`` records an event; ``refusal(plan, promised)`` says why
-        memory is too short for a load beside those that are under way and were promised so many bytes, or nothing.
+        memory is too short for a load beside those that are under way and were promised so many bytes, or nothing;
+        ``moved(name)`` is told that keys of a deployment belong to other versions now.
         """
         self._table = table
         self._loader = loader
         self._emit = emit
         self._refusal = refusal
         self._clock = clock
+        self._moved = moved
         self._deployments: dict[str, Deployment] = {}
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- bringing up and taking down ---------------------------------------------------------------------------
 
+    def restore(self, rollouts: Mapping[str, Rollout]) -> None:
+        """Take over how deployments stood before the process started, before any of their versions is offered."""
+        for name, rollout in rollouts.items():
+            self._deployments[name] = Deployment(name, rollout)
+
     def offer(self, plan: Plan) -> Revision:
         """Bring up a version behind the ones that serve. The same label replaces its older content once ready."""
+        return self.offer_all([plan])[0]
+
+    def offer_all(self, plans: Sequence[Plan]) -> list[Revision]:
+        """Several at once, so that none is loaded only because a newer one of its deployment comes a moment later."""
+        made = [self._declare(plan) for plan in plans]
+        for name in dict.fromkeys(plan.name for plan in plans):
+            self._publish(self._deployments[name])
+        return made
+
+    def _declare(self, plan: Plan) -> Revision:
         deployment = self._deployments.setdefault(plan.name, Deployment(plan.name))
-        revision = Revision(plan, plan.order, last_update=time.time())
+        deployment.rollout = declare(deployment.rollout, plan.standing())
+        revision = Revision(plan, last_update=time.time())
         twin = deployment.serving(plan.version)
-        superseded = deployment.supersede(revision)
-        for each in superseded:
+        for each in deployment.supersede(revision):
             self._stop(each)
         if twin is not None and twin.plan.same_file(plan) and twin.version is not None:
             revision.adopt(twin)
             self._become(revision, "ready", "")
-        else:
-            revision.task = self._spawn(self._bring_up(deployment, revision))
-        self._publish(deployment)
+        elif twin is not None:
+            self._begin(deployment, revision)
         return revision
+
+    def adopt(self, name: str, rollout: Rollout) -> None:
+        """Make a changed roll-out the one in force."""
+        deployment = self._deployments[name]
+        deployment.rollout = rollout
+        self._publish(deployment)
+
+    @contextlib.asynccontextmanager
+    async def at_hand(self, name: str, label: str) -> AsyncIterator[None]:
+        """Have a version loaded, whatever the roll-out says, for as long as the block takes.
+
+        Raises:
+            NotFound: no such deployment or version.
+            Conflict: it can't be loaded.
+        """
+        deployment = self.deployment(name)
+        revision = deployment.newest(label)
+        if revision is None:
+            raise NotFound(f"deployment {name} has no version {label}")
+        if revision.state in ("failed", "barred"):
+            raise Conflict(f"version {label} of {name} is {revision.state}: {revision.reason}")
+        revision.held = True
+        try:
+            if not revision.ready and revision.state not in COMING:
+                self._begin(deployment, revision)
+            if revision.task is not None:
+                await asyncio.wait([revision.task])
+            if not revision.ready:
+                raise Conflict(f"version {label} of {name} is {revision.state}: {revision.reason}")
+            yield
+        finally:
+            revision.held = False
+            if name in self._deployments:
+                self._publish(self._deployments[name])
 
     def withdraw(self, name: str, version: str = "") -> list[str]:
         """Take versions out of traffic and unload them. Empty version: the whole deployment.
@@ -73,21 +131,21 @@ class Catalog:
         Raises:
             NotFound: no such deployment or version.
         """
-        deployment = self._deployments.get(name)
-        if deployment is None:
-            raise NotFound(f"no deployment is called {name!r}")
+        deployment = self.deployment(name)
         gone = [revision for revision in deployment.revisions if version in ("", revision.label)]
         if not gone:
             raise NotFound(f"deployment {name} has no version {version}")
         for revision in gone:
             deployment.revisions.remove(revision)
+        labels = {revision.label for revision in gone}
+        deployment.rollout = withdraw(deployment.rollout, labels)
         if not deployment.revisions:
             del self._deployments[name]
         self._publish(deployment)
         for revision in gone:
             self._stop(revision)
             self._emit("version-deleted", "taken out of service", deployment=name, version=revision.label)
-        return sorted({revision.label for revision in gone})
+        return sorted(labels)
 
     def relieve(self) -> list[str]:
         """Memory is short: unload what nobody uses, that is what neither has a share nor was pinned of late.
@@ -120,9 +178,8 @@ class Catalog:
                     continue
                 if self._clock() < revision.retry_at or self._refusal(revision.plan, self._promised()):
                     continue
-                self._become(revision, "loading", "memory is there again")
-                revision.short_of_memory = False
-                revision.task = self._spawn(self._bring_up(deployment, revision))
+                revision.short_of_memory, revision.granted = False, True
+                self._begin(deployment, revision)
                 begun.append(f"{deployment.name} {revision.label}")
         return begun
 
@@ -138,6 +195,9 @@ class Catalog:
         while waiting := [task for task in self._tasks if not task.done()]:
             await asyncio.wait(waiting)
 
+    def _begin(self, deployment: Deployment, revision: Revision) -> None:
+        revision.task = self._spawn(self._bring_up(deployment, revision))
+
     async def _bring_up(self, deployment: Deployment, revision: Revision) -> None:
         plan = revision.plan
         try:
@@ -145,6 +205,7 @@ class Catalog:
             refusal = self._refusal(plan, self._promised(revision))
             if refusal:
                 raise _MemoryShort(f"memory: {refusal}")
+            revision.granted = True
             self._become(revision, "loading", "")
             revision.version = await self._loader.load(revision)
         except _MemoryShort as refused:
@@ -156,12 +217,14 @@ class Catalog:
             self._become(revision, "failed", str(refused))
         else:
             self._become(revision, "ready", "")
+        finally:
+            revision.granted = False
         self._publish(deployment)
 
     def _promised(self, besides: Revision | None = None) -> int:
         """Bytes that versions on their way up were granted and may not have taken yet."""
         every = (revision for deployment in self._deployments.values() for revision in deployment.revisions)
-        return sum(r.plan.min_memory for r in every if r.state == "loading" and r is not besides)
+        return sum(r.plan.min_memory for r in every if r.granted and r is not besides)
 
     def _stop(self, revision: Revision) -> None:
         """Nobody is to use it any more: end its loading, or unload it when its last request has left."""
@@ -176,18 +239,49 @@ class Catalog:
             unload()
 
     def _publish(self, deployment: Deployment) -> None:
-        """Make the routes say what the revisions are; unload what is neither current, previous nor has a share."""
-        for revision in deployment.replaced() + deployment.surplus():
-            if revision in deployment.replaced():
-                deployment.revisions.remove(revision)
-                self._release(revision)
-            else:
-                self._put_down(revision, "neither current nor previous")
+        """Make the routes say what the roll-out and the revisions do; load and unload what follows from it."""
+        for revision in deployment.replaced():
+            deployment.revisions.remove(revision)
+            self._release(revision)
+        for revision in list(deployment.revisions):
+            standing = deployment.rollout.find(revision.label)
+            if standing is not None and standing.left and revision.state != "rolledBack" and not revision.held:
+                self._leave(revision, standing.left)
+        for revision in deployment.surplus():
+            self._put_down(revision, "neither current nor previous")
+        for revision in deployment.missing():
+            self._begin(deployment, revision)
+        for revision in deployment.revisions:
+            if revision.state == "new" and revision.task is None:
+                self._become(revision, "unloaded", "neither current nor previous")
         if deployment.revisions:
+            self._split(deployment)
             self._table.routes[deployment.name] = deployment.route()
         else:
             self._table.routes.pop(deployment.name, None)
         self.changed()
+
+    def _split(self, deployment: Deployment) -> None:
+        """Have a split of the present shares that goes on where the one before is.
+
+        The places of keys are those of the shares as they will be when all that comes is there: a version that is away
+        for a moment, as at a start, gets its own keys back.
+        """
+        rollout = deployment.rollout
+        places = reassign(rollout.places, rollout.shares(deployment.able()))
+        if places != rollout.places:
+            deployment.rollout = msgspec.structs.replace(rollout, places=places)
+            self._moved(deployment.name)
+        current = deployment.current
+        sticky = current is None or current.plan.traffic.sticky_by == "route-key"
+        deployment.split = Split.continuing(deployment.split, deployment.shares(), places, sticky)
+
+    def _leave(self, revision: Revision, why: str) -> None:
+        """It was rolled back: out of traffic at once, and out of memory."""
+        if revision.task is not None and not revision.task.done():
+            revision.task.cancel()
+        self._become(revision, "rolledBack", why)
+        self._release(revision)
 
     def _put_down(self, revision: Revision, reason: str) -> None:
         """Unload a version that stays known."""
@@ -199,7 +293,7 @@ class Catalog:
         revision.version, revision.task = None, None
 
     def _become(self, revision: Revision, state: str, reason: str) -> None:
-        revision.state, revision.reason, revision.last_update = state, reason, time.time()
+        revision.state, revision.reason, revision.last_update = follow(revision.state, state), reason, time.time()
         message = state + (f": {reason}" if reason else "")
         self._emit(f"version-{state}", message, deployment=revision.plan.name, version=revision.label)
 
@@ -218,7 +312,14 @@ class Catalog:
 
     @property
     def deployments(self) -> Mapping[str, Deployment]:
-        return self._deployments
+        return {name: deployment for name, deployment in self._deployments.items() if deployment.revisions}
+
+    def deployment(self, name: str) -> Deployment:
+        """Raises NotFound."""
+        found = self._deployments.get(name)
+        if found is None or not found.revisions:
+            raise NotFound(f"no deployment is called {name!r}")
+        return found
 
     def describe(self, name: str, version: str) -> Description:
         """What a version takes and gives. Raises NotFound, or Unavailable while it is not loaded."""
@@ -244,7 +345,7 @@ class Catalog:
         return loaded is not None and _usable(loaded, route.degrade)
 
     def index(self) -> list[IndexEntry]:
-        states = {"ready": "READY", "failed": "UNAVAILABLE", "unloaded": "UNAVAILABLE"}
+        states = {"ready": "READY", **dict.fromkeys(OVER, "UNAVAILABLE")}
         return [
             IndexEntry(name, revision.label, states.get(revision.state, "LOADING"), revision.reason)
             for name, deployment in sorted(self._deployments.items())

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.models.manifest import Check, Drift, Feedback, Rollback, Samples, Traffic
+from gateway.models.rollout import Rollout, Standing, first_share
+from gateway.models.states import COMING
 from gateway.models.store import Artifact, Told
-from gateway.routing.split import Split, shares_of
+from gateway.routing.split import Split
 from gateway.routing.table import Route
 from gateway.target import Target, Version
 
@@ -37,7 +39,7 @@ class Plan:
     name: str
     version: str
     order: tuple[int, int]
-    """Later is newer: by acceptance for manifests, by number for the repository."""
+    """Later is newer: see ``rollout.Rank``."""
     content: str
     """Changes when the file or the settings do."""
     file: str
@@ -67,17 +69,30 @@ class Plan:
     def same_file(self, other: Plan) -> bool:
         return self.file == other.file
 
+    def standing(self) -> Standing:
+        """Where the version stands as it was declared."""
+        percent, steps = first_share(self.percent, self.traffic.steps)
+        return Standing(
+            self.version,
+            self.content,
+            self.order,
+            percent,
+            steps,
+            self.traffic.step_seconds,
+            shadow=self.traffic.shadow,
+            previous_version=self.rollback.previous_version or "",
+        )
+
 
 @dataclass(slots=True, eq=False)
 class Revision:
     """One content of one version on its way up or in service.
 
-    ``state``: fetching verifying loading warming ready failed unloaded.
+    ``state``: one of ``models.states``.
     """
 
     plan: Plan
-    order: tuple[int, int]
-    state: str = "fetching"
+    state: str = "new"
     reason: str = ""
     last_update: float = 0.0
     sha256: str = ""
@@ -92,6 +107,10 @@ class Revision:
     """Its loaded files belong to a newer revision now."""
     short_of_memory: bool = False
     """It is not loaded only because memory was short: it is brought up again when there is enough."""
+    held: bool = False
+    """A command waits for it: it stays loaded, whatever the roll-out says so far."""
+    granted: bool = False
+    """It may take the memory that it needs, and has not yet."""
     retry_at: float = -math.inf
     """Monotonic seconds before which that is not tried."""
 
@@ -116,10 +135,12 @@ class Revision:
 
 @dataclass(slots=True, eq=False)
 class Deployment:
-    """All revisions of one name, oldest first."""
+    """All revisions of one name, oldest first, and the roll-out that says which of them take which traffic."""
 
     name: str
+    rollout: Rollout = field(default_factory=Rollout)
     revisions: list[Revision] = field(default_factory=list)
+    split: Split = field(default_factory=lambda: Split(()))
 
     def serving(self, label: str) -> Revision | None:
         """The revision of this label that is in service."""
@@ -133,7 +154,6 @@ class Deployment:
         stale = [r for r in self.revisions if r.label == revision.label and not r.ready]
         self.revisions = [r for r in self.revisions if r not in stale]
         self.revisions.append(revision)
-        self.revisions.sort(key=lambda r: r.order)
         return stale
 
     def replaced(self) -> list[Revision]:
@@ -141,35 +161,62 @@ class Deployment:
         return [r for r in self.revisions if r.ready and self.serving(r.label) is not r]
 
     def ready(self) -> list[Revision]:
-        """In service, one per label, oldest first."""
+        """In service, one per label."""
         return [r for r in self.revisions if r.ready and self.serving(r.label) is r]
+
+    def labels(self) -> set[str]:
+        return {revision.label for revision in self.revisions}
+
+    def able(self) -> set[str]:
+        """Versions that are in service, or come into it, or would if they were wanted."""
+        never = ("failed", "barred")
+        return {r.label for r in self.revisions if r.state not in never and not r.short_of_memory}
+
+    def coming(self) -> set[str]:
+        """Versions that are on their way up."""
+        return {r.label for r in self.revisions if r.state in COMING}
+
+    def serving_labels(self) -> set[str]:
+        return {revision.label for revision in self.ready()}
 
     @property
     def current(self) -> Revision | None:
-        """The newest ready one without a percent, which takes all that is left; else the newest with a share."""
-        ready = self.ready()
-        return next((r for r in reversed(ready) if r.plan.percent is None), ready[-1] if ready else None)
+        standing = self.rollout.current(self.serving_labels())
+        return self.serving(standing.label) if standing else None
 
     @property
     def previous(self) -> Revision | None:
-        """The one that was current before."""
-        current = self.current
-        older = [r for r in self.ready() if r is not current and r.plan.percent is None]
-        return older[-1] if older else None
+        standing = self.rollout.previous(self.serving_labels())
+        return self.serving(standing.label) if standing else None
 
     def surplus(self) -> list[Revision]:
-        """Ready ones that need not stay loaded: neither current nor previous nor with a percent of their own."""
-        kept = (self.current, self.previous)
-        return [r for r in self.ready() if r not in kept and r.plan.percent is None]
+        """In service, but need not stay loaded."""
+        ready = self.ready()
+        kept = self.rollout.kept({r.label for r in ready})
+        return [r for r in ready if r.label not in kept and not r.held]
+
+    def missing(self) -> list[Revision]:
+        """Not loaded, though the roll-out wants them to be."""
+        wanted = self.rollout.kept(self.able())
+        newest = (self.newest(label) for label in wanted)
+        return [r for r in newest if r is not None and r.state in ("new", "unloaded", "rolledBack") and r.task is None]
 
     def unshared(self) -> list[Revision]:
-        """Ready ones that only a pin reaches: neither current nor previous, and without a share."""
+        """Ready ones that only a pin reaches: neither current nor previous, and without a share or a shadow."""
         kept = (self.current, self.previous)
-        return [r for r in self.ready() if r not in kept and not r.plan.percent]
+        standing = self.rollout.find
+        return [
+            r
+            for r in self.ready()
+            if r not in kept and (s := standing(r.label)) is not None and not s.percent and not s.shadow
+        ]
+
+    def _mirrored(self, label: str) -> bool:
+        standing = self.rollout.find(label)
+        return standing is not None and standing.shadow
 
     def shares(self) -> list[tuple[str, int]]:
-        previous = self.previous
-        return shares_of([(r.label, r.plan.percent) for r in self.ready() if r is not previous])
+        return self.rollout.shares(self.serving_labels())
 
     def route(self) -> Route:
         """What the hot path needs to know, as of now."""
@@ -179,11 +226,11 @@ class Deployment:
             self.name,
             {r.label: r.version for r in ready if r.version is not None},
             frozenset(r.label for r in self.revisions),
-            Split(self.shares()),
+            self.split,
             current.label if current else None,
             previous.label if previous else None,
             plan.budget if plan else None,
             plan.reject_infeasible if plan else False,
             plan.degrade if plan else "allow",
-            tuple(r.version for r in ready if r.plan.traffic.shadow and r is not current and r.version is not None),
+            tuple(r.version for r in ready if r is not current and r.version is not None and self._mirrored(r.label)),
         )

@@ -1,9 +1,8 @@
-"""What outlives the process: accepted manifests and verified model files, under the state directory."""
+"""The store: verified model files, under the state directory."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -44,48 +43,17 @@ class Artifact:
     """Name and SHA-256 of each file of external data, which lie beside ``path``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An accepted manifest. ``sequence`` orders them by acceptance; ``applied`` is wall-clock seconds."""
-
-    sequence: int
-    applied: float
-    manifest: dict[str, Any]
-
-
 class Store:
     """Files under one state directory. Methods block: call them in a thread."""
 
     def __init__(self, root: Path) -> None:
-        self._manifests = root / "manifests"
         self._models = root / "models"
 
     def prepare(self) -> None:
-        """Make the folders; sweep up what an interrupted write left."""
-        for folder in (self._manifests, self._models):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-            for leftover in folder.glob("*.partial"):
-                leftover.unlink(missing_ok=True)
-
-    def manifests(self) -> tuple[list[Stored], list[str]]:
-        """All accepted manifests in their order, and a line for each file that can't be read."""
-        found, problems = [], []
-        for path in self._manifests.glob("*.json"):
-            try:
-                raw = json.loads(path.read_text("utf-8"))
-                found.append(Stored(int(raw["sequence"]), float(raw["applied"]), dict(raw["manifest"])))
-            except (OSError, ValueError, KeyError, TypeError) as damaged:
-                problems.append(f"{path.name}: {damaged}")
-        return sorted(found, key=lambda stored: stored.sequence), problems
-
-    def keep(self, name: str, version: str, stored: Stored) -> None:
-        """Write a manifest so that a power cut leaves the old or the new one."""
-        content = json.dumps({"sequence": stored.sequence, "applied": stored.applied, "manifest": stored.manifest})
-        self._replace(self._manifests / f"{name}@{version}.json", content.encode())
-
-    def forget(self, name: str, version: str) -> None:
-        (self._manifests / f"{name}@{version}.json").unlink(missing_ok=True)
-        _sync_folder(self._manifests)
+        """Make the folder; sweep up what an interrupted write left."""
+        self._models.mkdir(parents=True, exist_ok=True, mode=0o750)
+        for leftover in self._models.glob("*.partial"):
+            leftover.unlink(missing_ok=True)
 
     def fetch(self, wanted: Wanted, external: Sequence[Wanted], told: Told) -> Artifact:
         """Copy a file into the store, verified.
@@ -125,15 +93,6 @@ class Store:
         for path in self._models.iterdir():
             if path.suffix != ".partial" and not in_use(path.stem):
                 path.unlink(missing_ok=True)
-
-    def _replace(self, final: Path, content: bytes) -> None:
-        partial = final.with_name(final.name + ".partial")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(final)
-        _sync_folder(final.parent)
 
 
 def local_path(uri: str) -> Path:

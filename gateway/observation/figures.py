@@ -103,6 +103,13 @@ class Watched:
     check: Check = field(default_factory=Check)
     samples: SamplePolicy | None = None
 
+    def names(self, with_label: bool) -> frozenset[str] | None:
+        """Outputs that are looked at in an answer that may get a label, or not; None: any may be."""
+        drift = None if self.reference is None else self.drift_output
+        if (self.reference is not None and drift is None) or (with_label and self.feedback_output is None):
+            return None
+        return frozenset(name for name in (drift, self.feedback_output if with_label else None) if name)
+
 
 def interval(right: int, total: int) -> tuple[float, float]:
     """Lower and upper end, 0 to 1, of the 95 % interval of a share: Wilson's, which holds for small counts too.

@@ -6,25 +6,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 
-KEPT = 1000
+from gateway.event import KEPT, Event
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One change. ``time``: wall-clock seconds; ``sequence`` counts from 1."""
-
-    sequence: int
-    time: float
-    kind: str
-    message: str
-    deployment: str = ""
-    version: str = ""
-    worker: str = ""
 
 
 class Events:
@@ -35,6 +21,20 @@ class Events:
         self._count = 0
         self._arrived = asyncio.Event()
 
+    def restore(self, events: Sequence[Event]) -> None:
+        """What was kept from before the process started, oldest first; what came up meanwhile is renumbered."""
+        if not events:
+            return
+        young = list(self._ring)
+        self._ring.clear()
+        self._ring.extend(events)
+        self._count = events[-1].sequence
+        for each in young:
+            self._count += 1
+            self._ring.append(
+                Event(self._count, each.time, each.kind, each.message, each.deployment, each.version, each.worker)
+            )
+
     def emit(self, kind: str, message: str, *, deployment: str = "", version: str = "", worker: str = "") -> None:
         self._count += 1
         event = Event(self._count, time.time(), kind, message, deployment, version, worker)
@@ -43,6 +43,11 @@ class Events:
         log.info("%s %s: %s", kind, about, message)
         arrived, self._arrived = self._arrived, asyncio.Event()
         arrived.set()
+
+    @property
+    def newest(self) -> int:
+        """Sequence of the newest event; 0: there was none."""
+        return self._count
 
     def since(self, sequence: int) -> list[Event]:
         return [event for event in self._ring if event.sequence > sequence]

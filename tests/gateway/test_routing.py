@@ -145,27 +145,6 @@ def test_doubled_requests_are_a_share_of_those_in_flight_with_a_floor(hedged, wa
     assert may_hedge(hedged, walking, 0.2, 3) == (hedged < 3 or hedged < walking / 5)
 
 
-weights = st.lists(st.integers(1, 98), min_size=1, max_size=5).filter(lambda ws: sum(ws) < 100)
-
-
-@given(weights, st.integers(0, 500))
-def test_every_hundred_decisions_in_a_row_hold_the_percents_exactly(percents, skipped):
-    shares = [(f"v{i}", p) for i, p in enumerate(percents)] + [("rest", 100 - sum(percents))]
-    split = Split(shares)
-    for _ in range(skipped):
-        split.choose()
-    seen = [split.choose() for _ in range(100)]
-    assert {version: seen.count(version) for version, _ in shares} == dict(shares)
-
-
-@given(weights, st.text())
-def test_a_key_always_meets_the_same_version_and_takes_no_turn(percents, key):
-    shares = [(f"v{i}", p) for i, p in enumerate(percents)] + [("rest", 100 - sum(percents))]
-    split, twin = Split(shares), Split(shares)
-    assert {split.choose(key) for _ in range(5)} == {twin.choose(key)}
-    assert [split.choose() for _ in range(20)] == [twin.choose() for _ in range(20)]
-
-
 @given(st.lists(st.one_of(st.none(), st.integers(0, 25)), max_size=4))
 def test_shares_sum_to_a_hundred_and_declared_percents_are_kept(declared):
     ready = [(f"v{i}", percent) for i, percent in enumerate(declared)]

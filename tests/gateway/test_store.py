@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from gateway.models.store import ArtifactRefused, Store, Stored, Wanted, local_path
+from gateway.models.store import ArtifactRefused, Store, Wanted, local_path
 
 
 @pytest.fixture
@@ -66,16 +66,3 @@ def test_what_is_no_regular_file_is_refused(store, tmp_path, kind):
 def test_a_uri_that_cannot_be_fetched_yet_is_refused_with_the_reason(uri):
     with pytest.raises(ArtifactRefused, match="file"):
         local_path(uri)
-
-
-def test_manifests_come_back_in_order_and_a_damaged_one_is_told(store, tmp_path):
-    for sequence, version in enumerate(("1", "2")):
-        store.keep("m", version, Stored(sequence, 1.0, {"version": version}))
-    damaged = next((tmp_path / "state").rglob("*.json"))
-    kept, problems = store.manifests()
-    assert ([each.manifest["version"] for each in kept], problems) == (["1", "2"], [])
-    damaged.write_text("{half")
-    kept, problems = store.manifests()
-    assert (len(kept), len(problems)) == (1, 1)
-    store.forget("m", kept[0].manifest["version"])
-    assert store.manifests()[0] == []

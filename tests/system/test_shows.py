@@ -28,6 +28,7 @@ SHORT = {
     "shared_memory": ["--only", "safety", "--count", "200"],
     "model_files": [],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
+    "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
     "faults": ["--calls", "100"],
 }
