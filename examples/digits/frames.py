@@ -29,6 +29,8 @@ class Frames:
             self._digits = stored["digits"][chosen].astype(np.float32) / 16
             self._labels = stored["labels"][chosen]
             pictures = stored["backgrounds"]
+        self.degrees = 0.0
+        """By how much digits are turned, counter-clockwise; may be changed at any time. The model was trained on 0."""
         self._random = np.random.default_rng(seed)
         self._backgrounds = [self._noisy(_enlarge(picture)) for picture in pictures]
         self._noise = self._random.normal(0, 14, (max(_SIZES), max(_SIZES), 1)).astype(np.float32)
@@ -43,8 +45,7 @@ class Frames:
         x = int(draw.integers(background.shape[1] - WIDTH + 1))
         frame = background[y : y + HEIGHT, x : x + WIDTH].copy()
         size = int(draw.choice(_SIZES))
-        rows = self._rows[size]
-        ink = (rows @ self._digits[index] @ rows.T)[:, :, None] * draw.uniform(0.75, 1.0)
+        ink = self._ink(self._digits[index], size)[:, :, None] * draw.uniform(0.75, 1.0)
         top = (HEIGHT - size) // 2 + int(draw.integers(-_SHIFT, _SHIFT + 1))
         left = (WIDTH - size) // 2 + int(draw.integers(-_SHIFT, _SHIFT + 1))
         patch = frame[top : top + size, left : left + size]
@@ -53,6 +54,13 @@ class Frames:
         np.clip(drawn, 0, 255, out=drawn)
         patch[...] = drawn
         return frame, int(self._labels[index])
+
+    def _ink(self, digit: np.ndarray, size: int) -> np.ndarray:
+        """(size, size), 0 to 1."""
+        if self.degrees:
+            return _turned(digit, size, self.degrees)
+        rows = self._rows[size]
+        return rows @ digit @ rows.T
 
     def _noisy(self, picture: np.ndarray) -> np.ndarray:
         noise = self._random.normal(0, 8, picture.shape)
@@ -72,3 +80,18 @@ def _interpolation(size: int) -> np.ndarray:
     rows[np.arange(size), low] = 1 - (at - low)
     rows[np.arange(size), low + 1] = at - low
     return rows
+
+
+def _turned(digit: np.ndarray, size: int, degrees: float) -> np.ndarray:
+    """(size, size): the (8, 8) digit about its middle, interpolated linearly; beyond its edges there is no ink."""
+    sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    at = np.linspace(-3.5, 3.5, size)
+    y, x = at[:, None], at[None, :]
+    padded = np.pad(digit, 1)
+    row = np.clip(cosine * y + sine * x + 4.5, 0, 8.999)
+    column = np.clip(cosine * x - sine * y + 4.5, 0, 8.999)
+    top, left = row.astype(int), column.astype(int)
+    down, right = row - top, column - left
+    above = padded[top, left] * (1 - right) + padded[top, left + 1] * right
+    below = padded[top + 1, left] * (1 - right) + padded[top + 1, left + 1] * right
+    return (above * (1 - down) + below * down).astype(np.float32)

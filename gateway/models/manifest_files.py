@@ -73,7 +73,10 @@ def with_absolute_uris(manifest: ModelDeployment, folder: Path) -> ModelDeployme
     model = msgspec.structs.replace(spec.model, uri=_absolute(spec.model.uri, folder))
     artifacts = tuple(msgspec.structs.replace(a, uri=_absolute(a.uri, folder)) for a in spec.artifacts)
     golden = spec.golden and msgspec.structs.replace(spec.golden, uri=_absolute(spec.golden.uri, folder))
-    changed = msgspec.structs.replace(spec, model=model, artifacts=artifacts, golden=golden)
+    drift = spec.drift
+    if drift is not None and drift.reference is not None:
+        drift = msgspec.structs.replace(drift, reference=_absolute(drift.reference, folder))
+    changed = msgspec.structs.replace(spec, model=model, artifacts=artifacts, golden=golden, drift=drift)
     return msgspec.structs.replace(manifest, spec=changed)
 
 

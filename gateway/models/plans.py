@@ -49,6 +49,7 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
             *(_planned(file, accelerator_kind(file.accelerator), file.golden, store) for file in spec.artifacts),
         ),
         golden=_golden(spec.golden, store),
+        reference=_reference(manifest, store),
         targets=targets,
         percent=spec.traffic.percent,
         budget=budget / 1e3 if budget else None,
@@ -85,6 +86,17 @@ def _golden(golden: Golden | None, store: Store) -> Callable[[Told], StoredFile]
     if golden is None:
         return None
     wanted = Wanted(golden.uri, hex_digest(golden.checksum) if golden.checksum else "")
+    return lambda told: store.fetch(wanted, (), told)
+
+
+def _reference(manifest: ModelDeployment, store: Store) -> Callable[[Told], StoredFile] | None:
+    """The outputs that drift is measured against: golden samples have some too."""
+    drift, spec = manifest.spec.drift, manifest.spec
+    if drift is None and spec.rollback.max_drift is None:
+        return None
+    if drift is None or drift.reference is None:
+        return _golden(spec.golden, store)
+    wanted = Wanted(drift.reference, hex_digest(drift.checksum) if drift.checksum else "")
     return lambda told: store.fetch(wanted, (), told)
 
 

@@ -48,6 +48,8 @@ class Plan:
     """The model's file first."""
     golden: Callable[[Told], Artifact] | None = None
     """Fetches the golden samples; blocks."""
+    reference: Callable[[Told], Artifact] | None = None
+    """Fetches the outputs that drift is measured against; blocks."""
     targets: tuple[str, ...] = ()
     """Worker names or backend kinds; empty: all workers that load such files."""
     percent: int | None = None

@@ -90,8 +90,9 @@ class SamplePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What is to be observed of one version. ``reference``: an ``.npz`` file with outputs by name; None: no drift.
-    ``max_drift``: score beyond which drift is an alarm; None: never. An output of None: the first that is fit.
+    """What is to be observed of one version. ``reference``: an ``.npz`` file with outputs by name; None: no drift, and
+    ``no_reference`` says why, where there should be some. ``max_drift``: score beyond which drift is an alarm; None:
+    never. An output of None: the first that is fit.
     """
 
     reference: Path | None = None
@@ -102,6 +103,7 @@ class Watched:
     feedback_window: int = 1000
     check: Check = field(default_factory=Check)
     samples: SamplePolicy | None = None
+    no_reference: str = ""
 
     def names(self, with_label: bool) -> frozenset[str] | None:
         """Outputs that are looked at in an answer that may get a label, or not; None: any may be."""

@@ -110,8 +110,10 @@ class Observer:
             return
         self._watched[key] = watched
         known = self.figures.get(key, Figures())
-        drift = Drift(None, 0, False, f"no drift score yet: it needs {watched.drift_window} answers")
-        self.figures[key] = Figures(known.agreement, known.accuracy, drift if watched.reference else None)
+        why = f"no drift score: {watched.no_reference}" if watched.no_reference else ""
+        if watched.reference is not None:
+            why = f"no drift score yet: it needs {watched.drift_window} answers"
+        self.figures[key] = Figures(known.agreement, known.accuracy, Drift(None, 0, False, why) if why else None)
         if self._writer is not None:
             self._write(self._watch_frame(key))
         elif self._needs(watched):
