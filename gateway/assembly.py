@@ -49,6 +49,7 @@ from gateway.models.store import Store
 from gateway.observation.mirror import Mirror
 from gateway.observation.observation import Observation
 from gateway.observation.observer import Observer
+from gateway.observation.references import References
 from gateway.observation.sight import Handing, Sights
 from gateway.operations import GatewayOperations
 from gateway.pipeline import Pipeline
@@ -155,7 +156,6 @@ async def _serve(
     observer = Observer(settings.state_dir, given=terms.inherited)
     shadows = ShadowWorker(workers.own, events.emit, max_bytes, terms)
     observation = build_observation(observer, shadows, table, catalog, events.emit, settings.state_dir)
-    catalog.subscribe(observation.changed)
     operations = GatewayOperations(
         catalog, workers, steering, recorder, events, stop.set, lambda: memory.state, observation
     )
@@ -335,8 +335,12 @@ def build_observation(
     """What looks at answers beside the way of requests."""
     loop = asyncio.get_running_loop()
     mirror, handing = Mirror(table, observer, shadows, emit, loop), Handing(observer, loop)
-    sights = Sights(table, handing, mirror, shadows, state_dir / "samples")
-    return Observation(observer, handing, mirror, sights, lambda: catalog.deployments)
+    references = References()
+    sights = Sights(table, handing, mirror, shadows, references, state_dir / "samples")
+    observation = Observation(observer, handing, mirror, sights, references, lambda: catalog.deployments)
+    references.changed = observation.changed
+    catalog.subscribe(observation.changed)
+    return observation
 
 
 async def _follow(

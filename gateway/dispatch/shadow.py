@@ -18,8 +18,6 @@ from gateway.target import LoadOrder, Target
 
 NAME = "shadow"
 _LEAST_NICE = 19
-_HANG_SECONDS = 10.0
-"""Nobody waits for what it runs, so nobody misses it when it is replaced."""
 
 
 class ShadowWorker:
@@ -39,7 +37,6 @@ class ShadowWorker:
             realtime_priority=0,
             lock_memory=False,
             spin_microseconds=0,
-            hang_seconds=_HANG_SECONDS,
         )
         self._emit = emit
         self._max_bytes = max_bytes

@@ -13,6 +13,7 @@ from gateway.models.revision import Deployment, Revision
 from gateway.observation.figures import Figures
 from gateway.observation.mirror import Mirror
 from gateway.observation.ports import Observer
+from gateway.observation.references import References
 from gateway.observation.sight import SMALL, Handing, Sights
 from gateway.observation.status import figure_readings, fill, mirror_readings
 from gateway.record.metrics import Reading
@@ -30,7 +31,10 @@ class Observation:
     handing: Handing
     mirror: Mirror
     sights: Sights
+    references: References
     deployments: Callable[[], Mapping[str, Deployment]]
+    labelled: Callable[[str, str, bool], None] = lambda model, version, right: None
+    """Hears of each label that was matched: model, version that had answered, whether it was right."""
 
     def changed(self) -> None:
         """Versions have come or gone, or got other settings."""
@@ -39,6 +43,7 @@ class Observation:
     async def close(self) -> None:
         """Give up what is under way."""
         await self.mirror.close()
+        await self.references.close()
         self.handing.hand_on()
 
     async def feedback(self, model: str, request_id: str, label: str) -> control.FeedbackResponse:
@@ -61,6 +66,7 @@ class Observation:
                 outputs = "no output of it is an integer, a text or a row of scores"
                 raise Conflict(f"labels can't be compared with what {model} answers: {outputs}") from None
             raise
+        self.labelled(model, told.version, told.right)
         verdict = "right" if told.right else f"wrong, it is {label}"
         return control.FeedbackResponse(
             message=f"{model} {told.version} answered {told.predicted}: {verdict}",
@@ -72,6 +78,7 @@ class Observation:
     def forget(self, model: str, label: str) -> None:
         """The version was deleted: its labels go too."""
         self.mirror.forget(model, label)
+        self.references.forget(model, label)
         self.observer.forget(model, label)
 
     def fill(self, status: control.VersionStatus, model: str) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from gateway.models.manifest import Check, Drift
-from gateway.models.revision import Deployment, Plan, Revision
+from gateway.models.revision import Deployment, Revision
 from gateway.observation.figures import SamplePolicy, Seen, Watched
 from gateway.observation.mirror import Mirror, copied
 from gateway.observation.ports import Observer
+from gateway.observation.references import References
 from gateway.regions.region import RegionSpan
 from gateway.request import Answer, InputTensor, Request
 from gateway.routing.table import Table
@@ -127,45 +128,43 @@ class Sights:
     handing: Handing
     mirror: Mirror
     shadows: CpuShadows
+    references: References
     samples: Path
     """Folder for those that are kept."""
-    reference: Callable[[Revision], Path | None] = lambda revision: None
-    """The file with a version's outputs as they should be distributed, where it has one that is here."""
-    _seen: dict[tuple[str, str], tuple[Plan, Version]] = field(default_factory=dict)
+    _known: dict[tuple[str, str], Version] = field(default_factory=dict)
 
     def refresh(self, deployments: Iterable[Deployment]) -> None:
         """Follow what is loaded now: to be called when versions have come or gone, or got other settings."""
-        seen: dict[tuple[str, str], tuple[Plan, Version]] = {}
+        known: dict[tuple[str, str], Version] = {}
         orders: set[LoadOrder] = set()
         for deployment in deployments:
             route = self.table.routes.get(deployment.name)
-            shadow = route.shadow if route is not None else ()
-            orders |= {order for version in shadow for order in cpu_orders(version)}
+            shadows = route.shadow if route is not None else ()
+            orders |= {order for version in shadows for order in cpu_orders(version)}
             for revision in deployment.ready():
                 version = revision.version
                 assert version is not None
                 key = deployment.name, version.label
-                seen[key] = now = revision.plan, version
-                before = self._seen.get(key)
-                if before is not None and before[1] is not version:
-                    self.mirror.forget(*key)
-                if before != now or not isinstance(version.seen, Sight):
-                    version.seen = self._sight(revision, version)
-                version.seen.mirrored = any(each is not version for each in shadow)
-        for key in self._seen.keys() - seen.keys():
-            self.mirror.forget(*key)
-        self._seen = seen
+                known[key] = version
+                if self._known.get(key, version) is not version:
+                    self.mirror.forget(*key)  # other content under the same label
+                sight, watched = version.seen, self._watched(revision)
+                if not isinstance(sight, Sight) or sight.watched != watched:
+                    self.handing.observer.watch(*key, watched)
+                    version.seen = sight = Sight(deployment.name, version, self.handing, self.mirror, watched)
+                sight.mirrored = any(each is not version for each in shadows)
+        self._known = known
         self.shadows.keep(orders)
 
-    def _sight(self, revision: Revision, version: Version) -> Sight:
+    def _watched(self, revision: Revision) -> Watched:
         plan = revision.plan
-        drift = plan.drift or Drift()
+        drift, reference = plan.drift or Drift(), self.references.of(plan)
         samples: SamplePolicy | None = None
         if plan.samples is not None:
-            folder = self.samples / plan.name / version.label
+            folder = self.samples / plan.name / plan.version
             samples = SamplePolicy(plan.samples.every, plan.samples.max_mb << 20, folder)
-        watched = Watched(
-            self.reference(revision),
+        return Watched(
+            reference.path,
             drift.output,
             drift.window,
             plan.rollback.max_drift,
@@ -173,9 +172,8 @@ class Sights:
             plan.feedback.window,
             plan.artifacts[0].check or Check(),
             samples,
+            reference.problem,
         )
-        self.handing.observer.watch(plan.name, version.label, watched)
-        return Sight(plan.name, version, self.handing, self.mirror, watched)
 
 
 class CpuShadows(Protocol):

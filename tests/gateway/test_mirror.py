@@ -29,7 +29,7 @@ from gateway.target import LoadOrder, Target, Version
 
 CPU = msgspec.convert({"name": "cpu", "backend": "cpu", "threads": 1}, WorkerConfig)
 
-SIMULATED = msgspec.convert({"name": "sim", "backend": "simulated", "options": {"serviceMs": 2}}, WorkerConfig)
+SIMULATED = msgspec.convert({"name": "sim", "backend": "simulated", "options": {"serviceMs": 20}}, WorkerConfig)
 
 
 @dataclass
@@ -194,10 +194,9 @@ async def test_a_shadow_that_kills_its_worker_gets_no_more_copies_for_a_while(fo
 
 
 async def test_a_shadow_that_takes_too_long_is_ended_and_paused(folder, monkeypatch):
-    monkeypatch.setattr(mirror_of, "LONGEST", 0.05)
-    async with scene(folder, slow_for(0.5)) as s:
-        s.sight.answered(request((1.0,)), answer((1.0,)))
-        await s.until(lambda: s.over == 1)
+    monkeypatch.setattr(mirror_of, "LONGEST", 0.2)
+    async with scene(folder, slow_for(1.0)) as s:
+        await s.until(lambda: s.sight.answered(request((1.0,)), answer((1.0,))) or s.tally.failed)
         assert s.tally.failed == 1
         assert s.tally.resume_at > s.loop.time()
         worker = s.place.target(s.order).worker
@@ -221,15 +220,13 @@ async def test_an_accelerator_gets_a_copy_only_now_and_then_and_the_cpu_the_othe
             await s.until(lambda: chip.target(s.order) is not None)
             on_chip, on_cpu = chip.target(s.order), s.place.target(s.order)
             s.shadow.targets = (on_chip, *s.shadow.targets)
-            went = []
+            went, began = [], s.loop.time()
             for target in (on_chip, on_cpu):
                 target.worker.sent = partial(noted, went, target.worker)
-            for number in range(3):
-                s.sight.answered(request(), answer())
-                await s.until(lambda done=number + 1: s.tally.compared == done)
-            assert went == ["simulated", "cpu", "cpu"]
+            await s.until(lambda: s.sight.answered(request(), answer()) or s.tally.compared >= 3)
+            assert (went[0], set(went[1:])) == ("simulated", {"cpu"})
             ((_, until),) = s.mirror._rests.items()
-            assert 0.2 < until - s.loop.time() < 60  # a hundred times the 2 ms and more that it ran
+            assert until > began + 2.0  # a hundred times the 20 ms that it ran
             s.mirror._rests.clear()
             on_chip.worker.in_flight = 1
             assert s.mirror._place(s.shadow, s.loop.time()) is on_cpu
