@@ -55,7 +55,7 @@ class Tally:
 
     compared: int = 0
     failed: int = 0
-    """The shadow gave no answer where the other did: counts as a disagreement."""
+    """The shadow gave no answer where the other did: a disagreement, unless it was only late."""
     skipped: int = 0
     """Requests that were not copied: there was no idle place, another copy was under way, or it may not be copied."""
     resume_at: float = 0.0
@@ -191,7 +191,8 @@ class Mirror:
                 tally.skipped += 1
                 return
             tally.failed += 1
-            self._observer.compared(request.model, shadow.label, real, ())
+            if not isinstance(failed, TooLate):  # on a busy machine that says nothing of the shadow
+                self._observer.compared(request.model, shadow.label, real, ())
             if isinstance(failed, (TooLate, WorkerLost)):
                 self._pause(request.model, shadow, tally, str(failed))
         else:

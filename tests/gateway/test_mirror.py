@@ -198,6 +198,7 @@ async def test_a_shadow_that_takes_too_long_is_ended_and_paused(folder, monkeypa
     async with scene(folder, slow_for(1.0)) as s:
         await s.until(lambda: s.sight.answered(request((1.0,)), answer((1.0,))) or s.tally.failed)
         assert s.tally.failed == 1
+        assert not s.observer.pairs  # late is not wrong
         assert s.tally.resume_at > s.loop.time()
         worker = s.place.target(s.order).worker
         await s.until(lambda: worker.in_flight == 0, 5)
