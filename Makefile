@@ -115,6 +115,9 @@ show-model-files: $(DEV)  ## wrong model files are refused, the version before s
 show-commands: $(DEV)  ## 32 operators at once on one deployment: no deadlock, the last command holds, others serve
 	@$(BIN)/python -m benchmarks.show.commands
 
+show-shadow: $(DEV)  ## shadow versions that are slow or deadly: nobody waits for them, and their agreement says it (2 min)
+	@$(BIN)/python -m benchmarks.show.shadow
+
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.bench small frame
 

@@ -30,11 +30,12 @@ SHORT = {
     "batching": ["--rounds", "1", "--seconds", "1.5"],
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
+    "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
     "faults": ["--calls", "100"],
 }
 
 
-TIMED = {"batching", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
+TIMED = {"batching", "shadow", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
 """These judge milliseconds. A shared machine may stand still for 100 ms in the few seconds of a short form, which is no
 fault of what is shown; one that falls short twice in a row has something to say."""
 
