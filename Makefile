@@ -112,6 +112,15 @@ show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 
+show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename of an install fails: the version before serves
+	@$(BIN)/python -m benchmarks.show.disk_faults
+
+show-power-cuts: $(DEV)  ## 100 power cuts while versions are installed, promoted, rolled back; as root (6 min)
+	@$(BIN)/python -m benchmarks.show.power_cuts
+
+show-split: $(DEV)  ## shares exact in every hundred, 10,000 keys that move only where they must (2 min)
+	@$(BIN)/python -m benchmarks.show.split
+
 show-commands: $(DEV)  ## 32 operators at once on one deployment: no deadlock, the last command holds, others serve
 	@$(BIN)/python -m benchmarks.show.commands
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -24,6 +24,8 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 START_LIMIT = 30.0
+NOT_HERE = 77
+"""Exit code of a show that this machine can't run; what test runners take for skipped."""
 OPSET = [helper.make_opsetid("", 17)]
 
 
@@ -36,6 +38,10 @@ class Gateway:
     flags: Sequence[str] = ()
     tcp: str = "127.0.0.1:0"
     environment: dict[str, str] = field(default_factory=dict)
+    under: Callable[[list[str]], list[str]] = list
+    """Makes the command one that starts it in some special way."""
+    descriptors: Sequence[int] = ()
+    """Passed on to it."""
     process: subprocess.Popen[str] | None = None
     ready: dict[str, Any] = field(default_factory=dict)
 
@@ -69,7 +75,12 @@ class Gateway:
         """Start it and wait until it is ready."""
         with (self.folder / "gateway.log").open("a") as log:
             self.process = subprocess.Popen(
-                self.command(), stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **self.environment}
+                self.under(self.command()),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **self.environment},
+                pass_fds=self.descriptors,
             )
         line = first_line(self.process, START_LIMIT)
         if not line:
@@ -233,6 +244,16 @@ def scaled(factor: float) -> onnx.ModelProto:
     return model_of(nodes, [value("x", TensorProto.FLOAT, ["n"])], [value("y", TensorProto.FLOAT, ["n"])], [weight])
 
 
+def raising() -> onnx.ModelProto:
+    """y = 0 for each x = 0; any other x makes the runtime raise. Warming up on zeros is fine."""
+    only = numpy_helper.from_array(np.zeros(1, np.float32), "only")
+    nodes = [
+        helper.make_node("Cast", ["x"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["only", "index"], ["y"]),
+    ]
+    return model_of(nodes, [value("x", TensorProto.FLOAT, ["n"])], [value("y", TensorProto.FLOAT, ["n"])], [only])
+
+
 def slow(loops: int | None) -> onnx.ModelProto:
     """y = x after ``loops`` multiplications of a 256x256 matrix; input ``x`` of one element.
 
@@ -305,6 +326,12 @@ class Verdict:
     def end(self) -> None:
         """Raises SystemExit."""
         raise SystemExit(1 if self.failed else 0)
+
+
+def not_here(why: str) -> NoReturn:
+    """End a show that this machine can't run."""
+    print(why)
+    raise SystemExit(NOT_HERE)
 
 
 def poisonable() -> onnx.ModelProto:

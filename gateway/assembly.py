@@ -40,6 +40,9 @@ from gateway.front.inference import InferenceService, region_handlers
 from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
+from gateway.models.fetch import Fetcher
+from gateway.models.guard import EVERY as GUARD_EVERY
+from gateway.models.guard import Guard
 from gateway.models.ledger import Ledger
 from gateway.models.loading import Loader
 from gateway.models.plans import RepositoryControl, follow_manifests
@@ -60,6 +63,7 @@ from gateway.record.recorder import Recorder
 from gateway.record.tracing import build_trace
 from gateway.regions.door import Door
 from gateway.regions.registry import Regions
+from gateway.request import Outcome
 from gateway.routing.policy import PreferredInTime
 from gateway.routing.table import Table
 from gateway.settings import ServeSettings
@@ -134,9 +138,14 @@ async def _serve(
         count()
         tidy()
 
+    def each(outcome: Outcome) -> None:
+        guard.took(outcome)
+        if trace:
+            trace.record(outcome)
+
     recorder = Recorder(
         time.monotonic,
-        trace.record if trace else None,
+        each,
         lambda count: loop.call_later(_SETTLE, after_answers, count),
     )
     workers = Workers(configs, terms, launched, events.emit, lambda: catalog.changed(), max_bytes)
@@ -150,14 +159,23 @@ async def _serve(
         moved=lambda name: steering.keep(name),
     )
     relief = MemoryRelief(catalog, events.emit)
-    store = Store(settings.state_dir)
+    fetcher = Fetcher(config.fetch)
+    store = Store(settings.state_dir, fetcher.fetch, config.store, kept=lambda: catalog.needed)
     ledger = Ledger(State(settings.state_dir), events)
     steering = Steering(catalog, ledger, store, events.emit)
     observer = Observer(settings.state_dir, given=terms.inherited)
+    guard = Guard(
+        catalog,
+        steering,
+        workers.troubled,
+        lambda name, label: observer.figures.get((name, label)),
+        time.monotonic,
+    )
     shadows = ShadowWorker(workers.own, events.emit, max_bytes, terms)
     observation = build_observation(observer, shadows, table, catalog, events.emit, settings.state_dir)
+    observation.labelled = guard.labelled
     operations = GatewayOperations(
-        catalog, workers, steering, recorder, events, stop.set, lambda: memory.state, observation
+        catalog, workers, steering, guard, recorder, events, stop.set, lambda: memory.state, observation
     )
     journal = open_journal(config)
     heat = DeviceHeat(
@@ -169,7 +187,7 @@ async def _serve(
     )
     workers.report_to(heat.post)
     quarantine = Quarantine()
-    pipeline = build_pipeline(config, table, workers, quarantine, recorder, journal, events.emit)
+    pipeline = build_pipeline(config, table, workers, quarantine, recorder, journal, guard.failed, events.emit)
     repository = RepositoryControl(settings.model_repository, catalog) if settings.model_repository else None
     health = Health(catalog, life)
 
@@ -205,7 +223,8 @@ async def _serve(
         if settings.metrics:
             metrics = MetricsServer(settings.metrics, recorder, operations.readings)
         try:
-            store.prepare()
+            for problem in store.prepare():
+                events.emit("store-problem", problem)
         except OSError as failed:
             raise StartFailed(f"the state directory {settings.state_dir} can't be used: {failed.strerror}") from failed
         try:
@@ -220,6 +239,8 @@ async def _serve(
         observer.start()
         await workers.introduced()
         steering.restore(known)
+        for gone in await asyncio.to_thread(store.sweep, catalog.wanted()):
+            events.emit("store-swept", f"{gone}: no version wants it any more")
         background.append(asyncio.create_task(ledger.keep_events()))
         await _follow(settings, operations, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -233,6 +254,7 @@ async def _serve(
         health.refresh()
         upkeep.settle()
         background.append(asyncio.create_task(_every(_UPKEEP_SECONDS, tidy)))
+        background.append(asyncio.create_task(_every(GUARD_EVERY, guard.look)))
         _announce(listeners, metrics)
         background.append(asyncio.create_task(_watchdog()))
         await stop.wait()
@@ -242,6 +264,7 @@ async def _serve(
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         memory.stop()
+        fetcher.close()
         await catalog.close()
         await steering.settled()
         await ledger.close()
@@ -296,6 +319,7 @@ def build_pipeline(
     quarantine: Quarantine,
     recorder: Recorder,
     journal: Journal | None,
+    failed: Callable[[Outcome], None],
     emit: Callable[..., None],
 ) -> Pipeline:
     """The stages of a request, as the device config wants them."""
@@ -320,6 +344,7 @@ def build_pipeline(
         time.monotonic,
         config.budget.default_ms / 1e3,
         journal,
+        failed,
         asyncio.get_running_loop(),
     )
 

@@ -11,9 +11,12 @@ from gateway.dispatch.workers import Workers
 from gateway.errors import InvalidRequest, NotFound
 from gateway.event import Event
 from gateway.models.catalog import Catalog
+from gateway.models.guard import Guard
+from gateway.models.judge import Trial
 from gateway.models.manifest import ModelDeployment
 from gateway.models.manifest_files import from_json
 from gateway.models.revision import Deployment, Revision
+from gateway.models.rollout import Standing
 from gateway.models.steering import Steering
 from gateway.observation.observation import Observation
 from gateway.record.events import Events
@@ -32,6 +35,7 @@ class GatewayOperations:
         catalog: Catalog,
         workers: Workers,
         steering: Steering,
+        guard: Guard,
         recorder: Recorder,
         events: Events,
         drain: Callable[[], None],
@@ -43,6 +47,7 @@ class GatewayOperations:
         self._catalog = catalog
         self._workers = workers
         self._steering = steering
+        self._guard = guard
         self._recorder = recorder
         self._events = events
         self._drain = drain
@@ -94,7 +99,7 @@ class GatewayOperations:
                 version = status.versions.add(
                     version=label,
                     state=revision.state,
-                    reason=revision.reason or (_missing(revision) if revision.ready else ""),
+                    reason=revision.reason or self._remarks(revision, standing),
                     percent=shares.get(label, 0),
                     shadow=standing.shadow if standing else False,
                     steps=standing.steps if standing else (),
@@ -111,6 +116,7 @@ class GatewayOperations:
                         count=latency.count,
                     ),
                 )
+                version.comparisons.extend(_comparisons(self._guard.trial(deployment.name, label)))
                 if revision.progress is not None:
                     version.progress.done, version.progress.total = revision.progress
                 self._observation.fill(version, deployment.name)
@@ -233,6 +239,16 @@ class GatewayOperations:
             raise NotFound(f"no deployment is called {name!r}")
         return [deployments[name]]
 
+    def _remarks(self, revision: Revision, standing: Standing | None) -> str:
+        """What operators should know of a version in service: targets that are out, and why its next step waits."""
+        if not revision.ready:
+            return ""
+        remarks = [_missing(revision)]
+        if standing is not None and standing.steps:
+            why = self._guard.holds_back(revision.plan.name, revision.label)
+            remarks.append(f"{standing.steps[0]} % waits: {why}" if why else "")
+        return "; ".join(remark for remark in remarks if remark)
+
     def _warnings(self, manifest: ModelDeployment) -> Iterable[str]:
         previous = manifest.spec.rollback.previous_version
         deployment = self._catalog.deployments.get(manifest.name)
@@ -247,6 +263,16 @@ def _missing(revision: Revision) -> str:
     """Why some targets of a version in service are out, for the operator."""
     out = [f"{target.name}: {target.failure}" for target in revision.targets if target.failure]
     return "; ".join(out)
+
+
+def _comparisons(trial: Trial | None) -> Iterable[control.Comparison]:
+    """With the other version that serves, where both were asked."""
+    for of, streams in (("errors", trial.errors), ("accuracy", trial.wrong)) if trial is not None else ():
+        here, there = streams.rate, streams.other_rate
+        if here is not None and there is not None:
+            if of == "accuracy":
+                here, there = 1 - here, 1 - there
+            yield control.Comparison(of=of, p_value=streams.p, here=here, there=there)
 
 
 def _event(event: Event) -> control.Event:

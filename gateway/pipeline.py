@@ -57,6 +57,8 @@ class Pipeline:
     clock: Callable[[], float]
     default_budget: float
     journal: Journal | None = None
+    failed: Callable[[Outcome], None] | None = None
+    """Told at once of a request that failed by the model's fault: the next one may have to go to another version."""
     loop: asyncio.AbstractEventLoop | None = None
     """That of all requests; None: asyncio is asked each time, which costs a system call on Python 3.11."""
 
@@ -129,6 +131,8 @@ class Pipeline:
         outcome.reason = outcome.reason or error.reason
         outcome.counts_against_model = error.counts_against_model
         outcome.finished = self.clock()
+        if error.counts_against_model and self.failed is not None:
+            self.failed(outcome)
         return Answer((), outcome, _nothing)
 
 

@@ -29,6 +29,18 @@ LEARN_EVERY = 0.002
 
 
 @dataclass(frozen=True, slots=True)
+class Golden:
+    """Samples that a file must answer right, and what that means: at most one rule; none: by the kind of the file."""
+
+    path: str
+    sha256: str
+    tolerance: tuple[float, float] | None = None
+    """rtol and atol."""
+    top1: float | None = None
+    cosine: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOrder:
     """A file that a worker should have loaded, again after each restart."""
 
@@ -40,6 +52,9 @@ class LoadOrder:
     """Rows that may go in one run of the model; 1: each request goes alone."""
     batch_delay: float = 0.0
     """Seconds that a run may wait for others."""
+    external: tuple[tuple[str, str], ...] = ()
+    """Name and SHA-256 of files with weights, which lie beside it."""
+    golden: Golden | None = None
 
 
 class WorkerView(Protocol):
@@ -85,6 +100,10 @@ class Target:
     """The worker's number for the loaded file; 0: not loaded."""
     failure: str = ""
     """Why the worker refused to load it."""
+    barred: bool = False
+    """It does not agree with its golden samples here; ``failure`` says for which and by how much."""
+    golden: str = ""
+    """What the check with golden samples found, where it passed."""
     order: LoadOrder | None = None
     """What it should have loaded."""
     estimates: Estimates = field(default_factory=Estimates)
@@ -119,7 +138,8 @@ class Target:
         """How it looks to a request with that many bytes of inputs."""
         worker = self.worker
         if worker is None or not self.handle or worker.state == "lost" or self.failure:
-            return Candidate(self.name, False, "failed" if self.failure else "lost", None, None, 0.0)
+            why = "barred" if self.barred else "failed" if self.failure else "lost"
+            return Candidate(self.name, False, why, None, None, 0.0)
         estimates = self.estimates
         known, wait = estimates.summary(nbytes), worker.expected_wait(priority, now)
         run, shut, unproven = None if known is None else known.p95, "", False

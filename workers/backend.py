@@ -7,7 +7,10 @@ A backend has four verbs: ``probe`` (what is here?), ``load`` (a file becomes a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
+
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 class BackendError(Exception):
@@ -174,8 +177,9 @@ class Backend(Protocol):
     @classmethod
     def probe(cls) -> Probe: ...
 
-    def load(self, content: bytes, name: str) -> Model:
-        """A model from the bytes of its file (already verified); ``name`` is for messages.
+    def load(self, content: bytes, name: str, external: Mapping[str, bytes] = NO_FILES) -> Model:
+        """A model from the bytes of its file, and of files that it names, by those names (all verified). A model that
+        names others must be refused, not looked for. ``name`` is for messages.
 
         Raises:
             BackendUnavailable, ModelRejected, ModelTooLarge.

@@ -29,9 +29,10 @@ from workers.backend import (
 )
 from workers.batching import Member
 from workers.forms import Form, Forms
+from workers.golden import Agreement, Rule
 from workers.joining import Shared, join, split
 from workers.loaded import LoadedModel
-from workers.loading import LoadError, limits_of, load
+from workers.loading import LoadError, check, limits_of, load
 from workers.process import resident_bytes
 from workers.regions import Regions, RunRegions
 from workers.schedule import LONG, Company, Run, Schedule
@@ -43,6 +44,8 @@ REPORT_SECONDS = 0.1
 ZOMBIE_SECONDS = 0.05
 """How long a cancelled run may go on before a spare thread takes its instance's place."""
 SPARES = 4
+LONGEST_WAY = 0.1
+"""Seconds that a load gives way to others between two of its own runs, at most."""
 INLINE = 0.0002
 """Seconds. A run that is expected to take no longer is run by the thread that reads the link, if no other is on. So is
 one that takes longer, up to ``LONG``, but then another thread reads meanwhile: waking that one takes as long as waking
@@ -483,11 +486,13 @@ class Service:
     def _load(self, order: Any) -> None:
         before, began = resident_bytes(), time.monotonic()
         try:
-            model = LoadedModel(order.model, load(self._backend, order), limits_of(order))
+            loaded_model, rule = load(self._backend, order)
+            model = LoadedModel(order.model, loaded_model, limits_of(order))
+            warmup = model.warm_up(order.warmup_runs)
+            agreement = self._hold_to_golden(order, model, rule)
         except LoadError as refused:
             failed = worker_pb2.LoadFailed(model=order.model, reason=refused.reason, message=str(refused))
             return self._control(worker_pb2.ToGateway(load_failed=failed))
-        warmup = model.warm_up(order.warmup_runs)
         loaded = worker_pb2.Loaded(
             model=order.model,
             platform=model.model.platform,
@@ -497,9 +502,26 @@ class Service:
             load_seconds=time.monotonic() - began,
             warmup_seconds=warmup,
         )
+        if agreement is not None:
+            loaded.golden, loaded.golden_deviation = agreement.text, agreement.deviation
         self._models[order.model] = model
         self._upkeep.settle()  # a full collection later would stop a run for some 10 ms
         return self._control(worker_pb2.ToGateway(loaded=loaded))
+
+    def _hold_to_golden(self, order: Any, model: LoadedModel, rule: Optional[Rule]) -> Optional[Agreement]:
+        """Raises LoadError: it disagrees, and is closed."""
+        if rule is None:
+            return None
+        try:
+            return check(order, model.model, rule, self._give_way)
+        except LoadError:
+            model.close()
+            raise
+
+    def _give_way(self, seconds: float) -> None:
+        """A run of the loader's own took so long: leave as much time to others, if there are any."""
+        if self._schedule.taken or len(self._schedule):
+            time.sleep(min(seconds, LONGEST_WAY))
 
     def _closed(self, model: LoadedModel) -> None:
         self._forms.forget_model(model.handle)

@@ -140,6 +140,12 @@ def _figures(version: Any) -> Row:
         "drift": version.drift if version.HasField("drift") else None,
         "driftDetail": version.drift_detail,
         "agreement": version.agreement if version.HasField("agreement") else None,
+        "shadow": version.shadow,
+        "steps": list(version.steps),
+        "comparisons": [
+            {"of": each.of, "pValue": each.p_value, "here": each.here, "there": each.there}
+            for each in version.comparisons
+        ],
     }
     for name in ("accuracy", "agreement"):
         detail = getattr(version, f"{name}_detail") if version.HasField(f"{name}_detail") else None

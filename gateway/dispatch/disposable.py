@@ -16,6 +16,7 @@ from edgeway import frames
 from edgeway.frames import Reply
 from edgeway.v1 import worker_pb2
 from gateway.dispatch.link import Link, Pending
+from gateway.dispatch.orders import load_message
 from gateway.dispatch.supervisor import restart_delay
 from gateway.dispatch.zygote import Child, Zygote, ZygoteUnavailable
 from gateway.errors import AttemptFailed, BadElements, Code, RunError, TargetSlow, WorkerLost
@@ -318,9 +319,7 @@ class _Process:
             loaded = self._loads[order] = self._loop.create_future()
             loaded.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it
             self._handles[self._made] = order
-            load = worker_pb2.Load(
-                model=self._made, name=order.name, version=order.version, path=order.path, sha256=order.sha256
-            )
+            load = load_message(self._made, order, check=False)
             self.link.control(worker_pb2.ToWorker(load=load))
         return loaded
 

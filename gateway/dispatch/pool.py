@@ -14,9 +14,10 @@ from gateway.config import WorkerConfig
 from gateway.device.sensors import Reading, reported
 from gateway.device.thermal import Heat
 from gateway.dispatch.link import Link
+from gateway.dispatch.orders import load_message
 from gateway.errors import WorkerLost
 from gateway.request import Signature, TensorSpec
-from gateway.target import SHARED_LEARNS, LoadOrder, Target
+from gateway.target import SHARED_LEARNS, Golden, LoadOrder, Target
 
 HANG_SECONDS = {"cpu": 30.0}
 """By backend: least time without an answer that makes a run hung. Runs on the CPU can be ended, and may be long."""
@@ -97,6 +98,8 @@ class Worker:
         self._wanted: dict[int, _Wanted] = {}
         self._handles = 0
         self._loading: set[int] = set()
+        self._agreed: set[tuple[str, Golden | None]] = set()
+        """Artifacts that have agreed with their golden samples here: a restart need not ask them again."""
         self.introduced = asyncio.Event()
         """Set at the first Hello or the first failed start: what this worker can load is known."""
         self.answered = False
@@ -189,7 +192,8 @@ class Worker:
         self._assess()
         self.introduced.set()
         for handle, wanted in self._wanted.items():
-            self._load(handle, wanted)
+            if not wanted.target.barred:
+                self._load(handle, wanted)
 
     def detach(self, reason: str) -> None:
         """The process is gone, or never came."""
@@ -245,9 +249,7 @@ class Worker:
     def _load(self, handle: int, wanted: _Wanted) -> None:
         if self.link is not None:
             order = wanted.order
-            load = worker_pb2.Load(
-                model=handle, name=order.name, version=order.version, path=order.path, sha256=order.sha256
-            )
+            load = load_message(handle, order, check=_artifact(order) not in self._agreed)
             load.warmup_runs = WARMUP_RUNS
             if order.batch_size > 1:
                 load.batching.max_size, load.batching.max_delay_seconds = order.batch_size, order.batch_delay
@@ -267,6 +269,10 @@ class Worker:
             return
         target = wanted.target
         target.handle, target.failure = loaded.model, ""
+        if loaded.golden:
+            self._agreed.add(_artifact(wanted.order))
+            target.golden = loaded.golden
+            self.tell("golden-agrees", loaded.golden, wanted.order)
         warmup = [seconds for seconds in loaded.warmup_seconds if math.isfinite(seconds) and seconds > 0]
         self.answered = self.answered or bool(warmup)
         signature = Signature(loaded.platform, tuple(map(_spec, loaded.inputs)), tuple(map(_spec, loaded.outputs)))
@@ -281,7 +287,10 @@ class Worker:
             return
         reason = worker_pb2.LoadFailed.Reason.Name(failed.reason).lower()
         wanted.target.handle = 0
-        wanted.target.failure = failed.message or reason
+        wanted.target.barred = failed.reason == worker_pb2.LoadFailed.BARRED
+        wanted.target.failure = f"barred: {failed.message}" if wanted.target.barred else failed.message or reason
+        if wanted.target.barred:
+            self.tell("artifact-barred", failed.message, wanted.order)
         if not wanted.loaded.done():
             wanted.loaded.set_exception(LoadRefused(f"{reason}: {failed.message}"))
         else:
@@ -321,6 +330,10 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} {self.backend} {self.state} pid {self.pid} {self.in_flight}/{self.instances} busy>"
+
+
+def _artifact(order: LoadOrder) -> tuple[str, Golden | None]:
+    return order.sha256, order.golden
 
 
 def warmup_bytes(signature: Signature) -> int:

@@ -78,6 +78,13 @@ class Workers:
         """Service time of a worker over its calibrated baseline; None where nothing ran of late."""
         return self._workers[name].ratio(time.monotonic())
 
+    def troubled(self, name: str) -> bool:
+        """Whether something is the matter with a worker or its device: what runs there then says nothing of a model."""
+        worker = self._workers.get(name)
+        if worker is None or worker.state in ("lost", "hot", "unknown"):
+            return True
+        return worker.heat.sheds != "nominal" or bool(worker.heat.throttled)
+
     def felt(self, name: str, heat: Heat) -> None:
         self._workers[name].felt(heat)
 
@@ -99,14 +106,15 @@ class Workers:
         """All workers, accelerators first, otherwise in the order of the device config."""
         return [worker.name for worker in sorted(self, key=lambda worker: worker.backend == "cpu")]
 
-    async def target(self, worker: str, preference: int, suffix: str) -> Target:
+    async def target(self, worker: str, preference: int, suffix: Callable[[str], str]) -> Target:
         found = self._workers[worker]
         await asyncio.wait({asyncio.create_task(found.introduced.wait())}, timeout=START_WAIT)
         target = Target(worker, preference, found)
         if found.config.adaptive_limit:
             target.limit = GradientLimit(initial=2 * found.instances, lowest=found.instances)
-        if not found.loads(suffix):
-            target.failure = f"{found.backend} loads {', '.join(found.formats)}, not {suffix}"
+        wanted = suffix(found.backend)
+        if not found.loads(wanted):
+            target.failure = f"{found.backend} loads {', '.join(found.formats)}, not {wanted}"
         return target
 
     def load(self, target: Target, order: LoadOrder) -> asyncio.Future[Signature]:

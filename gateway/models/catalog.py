@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from gateway.errors import Conflict, NotFound, Unavailable
-from gateway.models.loading import Loader, NoTargetLoads
+from gateway.models.loading import Barred, Loader, NoTargetLoads
 from gateway.models.revision import Deployment, Plan, Revision
 from gateway.models.rollout import Rollout, declare, withdraw
 from gateway.models.states import COMING, OVER, follow
@@ -56,6 +56,10 @@ class Catalog:
         self._clock = clock
         self._moved = moved
         self._deployments: dict[str, Deployment] = {}
+        self.needed: Mapping[str, str] = {}
+        """Keys of the files in the store that traffic or a roll-back may need, each with who does. Replaced whole, so
+        that any thread may look.
+        """
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -189,6 +193,7 @@ class Catalog:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._loader.close()
 
     async def settled(self) -> None:
         """Returns when no version is on its way up any more."""
@@ -213,6 +218,8 @@ class Catalog:
             self._become(revision, "failed", str(refused))
         except ArtifactRefused as refused:
             self._become(revision, "failed", str(refused))
+        except Barred as refused:
+            self._become(revision, "barred", str(refused))
         except NoTargetLoads as refused:
             self._become(revision, "failed", str(refused))
         else:
@@ -259,6 +266,7 @@ class Catalog:
             self._table.routes[deployment.name] = deployment.route()
         else:
             self._table.routes.pop(deployment.name, None)
+        self.needed = {key: who for each in self._deployments.values() for key, who in each.needed().items()}
         self.changed()
 
     def _split(self, deployment: Deployment) -> None:
@@ -313,6 +321,10 @@ class Catalog:
     @property
     def deployments(self) -> Mapping[str, Deployment]:
         return {name: deployment for name, deployment in self._deployments.items() if deployment.revisions}
+
+    def wanted(self) -> set[str]:
+        """Keys of the files in the store of all versions that are known."""
+        return {key for each in self._deployments.values() for r in each.revisions for key in r.plan.keys}
 
     def deployment(self, name: str) -> Deployment:
         """Raises NotFound."""

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from gateway.models.revision import Plan, Revision
+from gateway.models.fetches import Fetches
+from gateway.models.manifest import Check
+from gateway.models.revision import Plan, PlannedArtifact, Revision
+from gateway.models.store import Artifact, ArtifactRefused
 from gateway.request import Signature
-from gateway.target import LoadOrder, Target, Version
+from gateway.target import Golden, LoadOrder, Target, Version
 
 GRACE = 0.3
 """Seconds that slower targets get to join before a version goes into traffic on the first one."""
+FETCHED_AT_ONCE = 4
+"""Files, of all versions together: more would only share the same link."""
+_GOLDEN = "golden samples"
 
 
 class NoTargetLoads(Exception):
     """Every target refused the file."""
+
+
+class Barred(NoTargetLoads):
+    """No target took the version, and on one at least it disagrees with its golden samples."""
 
 
 class Workers(Protocol):
@@ -30,8 +42,10 @@ class Workers(Protocol):
         """All workers, accelerators first, in the order of the device config."""
         ...
 
-    async def target(self, worker: str, preference: int, suffix: str) -> Target:
-        """A target on this worker, not loaded yet; ``failure`` is set where it can't load such files."""
+    async def target(self, worker: str, preference: int, suffix: Callable[[str], str]) -> Target:
+        """A target on this worker, not loaded yet. ``suffix(backend)`` says what files it would get; ``failure`` is set
+        where it can't load such files.
+        """
         ...
 
     def load(self, target: Target, order: LoadOrder) -> asyncio.Future[Signature]:
@@ -41,60 +55,162 @@ class Workers(Protocol):
     def unload(self, target: Target) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a target gets its file from."""
+
+    target: Target
+    planned: PlannedArtifact
+    fetched: asyncio.Task[Artifact]
+
+
 class Loader:
-    """Brings a revision's files onto the workers, and off again."""
+    """Brings a revision's files onto the workers, and off again. Each target takes the file for its kind of
+    accelerator, else the model's own; the first file that is here is loaded while others still come.
+    """
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
+        self._threads = ThreadPoolExecutor(FETCHED_AT_ONCE, "fetch")
+        self._under_way: set[Fetches] = set()
+        self._sources: dict[Fetches, list[_Source]] = {}
 
     async def fetch(self, revision: Revision, become: Callable[[str, str], None]) -> None:
-        """Have the files that this device's workers load. ``become(state, reason)`` is told where it is.
+        """Returns when one of the files that this device's workers load is here, and the golden samples are; the other
+        files go on coming. ``become(state, reason)`` is told where it is.
 
         Raises:
-            ArtifactRefused
+            ArtifactRefused: none of them can be had.
         """
-        planned = revision.plan.artifacts[0]
-        become("verifying" if planned.local else "fetching", "")
+        plan = revision.plan
+        fetches = self._begun(revision)
+        state = "verifying" if all(planned.local for planned in plan.artifacts) else "fetching"
+        become(state, "")
+        coming = True
 
-        def told(done: int, total: int) -> None:
-            revision.progress = done, total
+        def waits(reason: str, targets: Sequence[Target] = ()) -> None:
+            for target in targets:
+                target.failure = reason
+            if coming:
+                become("fetching", reason)
 
-        artifact = await asyncio.to_thread(planned.fetch, told)
-        revision.progress = None
-        revision.artifact, revision.sha256 = artifact, artifact.sha256
+        try:
+            golden = fetches.start(_GOLDEN, plan.golden, waits) if plan.golden is not None else None
+            if len(plan.artifacts) == 1:  # whatever the workers say, it is this one
+                fetches.start("0", plan.artifacts[0].fetch, waits)
+            revision.targets = await self._targets(plan)
+            sources = self._sources[fetches] = []
+            for number, planned in enumerate(plan.artifacts):
+                takers = [t for t in revision.targets if t.worker is not None and _chosen(plan, t) is planned]
+                able = [target for target in takers if not target.failure]
+                if able:
+                    fetched = fetches.start(str(number), planned.fetch, partial(waits, targets=able))
+                    sources += [_Source(target, planned, fetched) for target in able]
+            if golden is not None:
+                await _samples(golden)
+            await self._first(revision, sources, fetches)
+        except asyncio.CancelledError:
+            self._end(revision)
+            raise
+        except ArtifactRefused:
+            self._end(revision)
+            raise
+        finally:
+            coming = False
+
+    async def load(self, revision: Revision) -> Version:
+        """Load on all targets at once; a version is up with the first, the others join as they come.
+
+        Raises:
+            NoTargetLoads
+        """
+        fetches, targets = revision.fetches, revision.targets
+        assert fetches is not None
+        golden = fetches.start(_GOLDEN, revision.plan.golden).result() if revision.plan.golden is not None else None
+        loading: dict[asyncio.Task[Signature], Target] = {}
+        for source in self._sources.pop(fetches, []):
+            task = asyncio.create_task(self._bring(revision.plan, source, golden), name=f"load on {source.target.name}")
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            fetches.add(task)
+            loading[task] = source.target
+        waiting: set[asyncio.Task[Signature]] = set(loading)
+        signature: Signature | None = None
+        try:
+            while waiting and signature is None:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                signature = next((f.result() for f in done if not f.cancelled() and f.exception() is None), None)
+            if signature is None:
+                reasons = "; ".join(f"{t.name}: {t.failure or 'no such worker here'}" for t in targets)
+                raise Barred(reasons) if any(t.barred for t in targets) else NoTargetLoads(reasons)
+            if waiting:
+                await asyncio.wait(waiting, timeout=GRACE)
+        except asyncio.CancelledError:
+            self._end(revision)
+            raise
+        for future, target in loading.items():
+            future.add_done_callback(partial(_must_agree, target, signature))
+        return Version(revision.plan.version, signature, tuple(targets))
 
     def unload(self, revision: Revision) -> None:
+        self._end(revision)
         for target in revision.targets:
             if target.worker is not None:
                 self._workers.unload(target)
 
-    async def load(self, revision: Revision) -> Version:
-        """Load on all targets at once; a version is up with the first, the others join as they come."""
-        plan, artifact = revision.plan, revision.artifact
-        assert artifact is not None
-        targets = await self._targets(plan, artifact.suffix)
-        revision.targets = targets
-        batching = plan.batch_size, plan.batch_delay
-        order = LoadOrder(plan.name, plan.version, str(artifact.path), artifact.sha256, *batching)
-        loading = {
-            self._workers.load(target, order): target
-            for target in targets
-            if target.worker is not None and not target.failure
-        }
-        waiting: set[asyncio.Future[Signature]] = set(loading)
-        signature: Signature | None = None
-        while waiting and signature is None:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            signature = next((f.result() for f in done if not f.cancelled() and f.exception() is None), None)
-        if signature is None:
-            raise NoTargetLoads("; ".join(f"{t.name}: {t.failure or 'no such worker here'}" for t in targets))
-        if waiting:
-            await asyncio.wait(waiting, timeout=GRACE)
-        for future, target in loading.items():
-            future.add_done_callback(partial(_must_agree, target, signature))
-        return Version(plan.version, signature, tuple(targets))
+    def close(self) -> None:
+        """End what is being fetched."""
+        for fetches in list(self._under_way):
+            fetches.end()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _targets(self, plan: Plan, suffix: str) -> list[Target]:
+    def _begun(self, revision: Revision) -> Fetches:
+        self._end(revision)
+
+        def told(progress: tuple[int, int] | None) -> None:
+            revision.progress = progress
+
+        revision.fetches = Fetches(self._threads, told)
+        self._under_way.add(revision.fetches)
+        return revision.fetches
+
+    def _end(self, revision: Revision) -> None:
+        if revision.fetches is not None:
+            revision.fetches.end()
+            self._under_way.discard(revision.fetches)
+            self._sources.pop(revision.fetches, None)
+
+    async def _first(self, revision: Revision, sources: Sequence[_Source], fetches: Fetches) -> None:
+        """Returns when a file is here. Raises ArtifactRefused: none will be."""
+        model = revision.plan.artifacts[0]
+        by_task = {source.fetched: source.planned for source in sources}
+        if len(revision.plan.artifacts) == 1:  # is looked at, though no worker loads it
+            by_task[fetches.start("0", model.fetch)] = model
+        for task, planned in by_task.items():
+            if planned is model:
+                task.add_done_callback(partial(_model_is_here, revision))
+        waiting: set[asyncio.Task[Artifact]] = set(by_task)
+        refusals: list[BaseException] = []
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            refused = [failed for task in done if (failed := task.exception()) is not None]
+            if len(refused) < len(done):
+                return
+            refusals += refused
+        if refusals:
+            raise refusals[0]
+
+    async def _bring(self, plan: Plan, source: _Source, golden: Artifact | None) -> Signature:
+        target = source.target
+        try:
+            artifact = await asyncio.shield(source.fetched)
+        except ArtifactRefused as refused:
+            target.failure = str(refused)
+            raise
+        target.failure = ""
+        held = golden_of(golden, source.planned.check) if golden is not None else None
+        return await self._workers.load(target, order_of(plan, artifact, held))
+
+    async def _targets(self, plan: Plan) -> list[Target]:
         targets: list[Target] = []
         names: dict[str, bool] = {}
         for entry in plan.targets:
@@ -106,10 +222,62 @@ class Loader:
             names = dict.fromkeys(self._workers.everyone(), True)
         for name, exists in names.items():
             if exists:
-                targets.append(await self._workers.target(name, len(targets), suffix))
+                targets.append(await self._workers.target(name, len(targets), lambda kind: _for(plan, kind).suffix))
             else:
                 targets.append(Target(name, len(targets), None))
         return targets
+
+
+async def _samples(golden: asyncio.Task[Artifact]) -> None:
+    """Raises ArtifactRefused."""
+    try:
+        await golden
+    except ArtifactRefused as refused:
+        raise ArtifactRefused(f"golden samples: {refused}") from refused
+
+
+def order_of(plan: Plan, artifact: Artifact, golden: Golden | None) -> LoadOrder:
+    """What a worker is told of a file."""
+    return LoadOrder(
+        plan.name,
+        plan.version,
+        str(artifact.path),
+        artifact.sha256,
+        plan.batch_size,
+        plan.batch_delay,
+        artifact.external,
+        golden,
+    )
+
+
+def golden_of(samples: Artifact, check: Check | None) -> Golden:
+    """How an artifact is held to the samples."""
+    tolerance = check.tolerance if check is not None else None
+    return Golden(
+        str(samples.path),
+        samples.sha256,
+        (tolerance.rtol, tolerance.atol) if tolerance is not None else None,
+        check.top1 if check is not None else None,
+        check.cosine if check is not None else None,
+    )
+
+
+def _chosen(plan: Plan, target: Target) -> PlannedArtifact:
+    if target.worker is None or len(plan.artifacts) == 1:
+        return plan.artifacts[0]
+    return _for(plan, target.worker.backend)
+
+
+def _for(plan: Plan, backend: str) -> PlannedArtifact:
+    """The file for workers of this kind."""
+    own = (planned for planned in plan.artifacts if planned.accelerator == backend)
+    return next(own, plan.artifacts[0])
+
+
+def _model_is_here(revision: Revision, fetched: asyncio.Task[Artifact]) -> None:
+    if not fetched.cancelled() and fetched.exception() is None:
+        revision.artifact = fetched.result()
+        revision.sha256 = revision.artifact.sha256
 
 
 def _must_agree(target: Target, signature: Signature, future: asyncio.Future[Signature]) -> None:

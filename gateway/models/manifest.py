@@ -22,7 +22,7 @@ Ratio = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 
-SCHEMES = ("file", "http", "https", "s3", "gs", "az", "oci", "hf")
+SCHEMES = ("file", "http", "https", "s3", "gs", "az", "oci")
 RESERVED = ("current", "previous")
 """Aliases in requests, so no version may be called so."""
 _RATE = re.compile(r"(100|[1-9]?[0-9])(\.[0-9]+)?%")

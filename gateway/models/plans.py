@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -17,7 +17,6 @@ from gateway.models.manifest import (
     Artifact,
     Batching,
     Check,
-    Golden,
     ModelDeployment,
     ModelFile,
     accelerator_kind,
@@ -26,6 +25,7 @@ from gateway.models.manifest import (
 from gateway.models.manifest_files import content_hash, load_manifests
 from gateway.models.repository import INTERVAL, KEPT_VERSIONS, Found, follow, scan
 from gateway.models.revision import Plan, PlannedArtifact
+from gateway.models.sources.uris import beside
 from gateway.models.store import Artifact as StoredFile
 from gateway.models.store import Store, Told, Wanted, file_sha256
 from gateway.strict_yaml import ConfigError
@@ -38,6 +38,8 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
     spec = manifest.spec
     targets = manifest.target_order()
     budget, batching = spec.latency.budget_ms, spec.batching or Batching(max_size=1)
+    files = [*_files(spec.model), *(wanted for file in spec.artifacts for wanted in _files(file))]
+    golden, reference = _golden(manifest), _reference(manifest)
     return Plan(
         name=manifest.name,
         version=manifest.version,
@@ -48,8 +50,9 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
             _planned(spec.model, "", spec.golden, store),
             *(_planned(file, accelerator_kind(file.accelerator), file.golden, store) for file in spec.artifacts),
         ),
-        golden=_golden(spec.golden, store),
-        reference=_reference(manifest, store),
+        keys=frozenset(wanted.key for wanted in (*files, golden, reference) if wanted is not None),
+        golden=_fetch(golden, store),
+        reference=_fetch(reference, store),
         targets=targets,
         percent=spec.traffic.percent,
         budget=budget / 1e3 if budget else None,
@@ -67,37 +70,44 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
     )
 
 
+def _files(file: ModelFile | Artifact) -> tuple[Wanted, ...]:
+    """The model's file, and its external data."""
+    external = (
+        Wanted(e.uri or beside(file.uri, e.path), hex_digest(e.checksum), e.size, e.path) for e in file.external_data
+    )
+    return Wanted(file.uri, hex_digest(file.checksum), file.size), *external
+
+
 def _planned(file: ModelFile | Artifact, accelerator: str, check: Check | None, store: Store) -> PlannedArtifact:
-    wanted = Wanted(file.uri, hex_digest(file.checksum), file.size)
-    beside = file.uri.rpartition("/")[0]
-    external = [
-        Wanted(e.uri or f"{beside}/{e.path}", hex_digest(e.checksum), e.size, e.path) for e in file.external_data
-    ]
+    wanted, *external = _files(file)
     return PlannedArtifact(
         accelerator,
-        PurePosixPath(urlsplit(file.uri).path).suffix,
+        wanted.suffix,
         lambda told: store.fetch(wanted, external, told),
         file.uri.startswith("file:"),
         check,
     )
 
 
-def _golden(golden: Golden | None, store: Store) -> Callable[[Told], StoredFile] | None:
+def _golden(manifest: ModelDeployment) -> Wanted | None:
+    golden = manifest.spec.golden
     if golden is None:
         return None
-    wanted = Wanted(golden.uri, hex_digest(golden.checksum) if golden.checksum else "")
-    return lambda told: store.fetch(wanted, (), told)
+    return Wanted(golden.uri, hex_digest(golden.checksum or ""), edition=content_hash(manifest))
 
 
-def _reference(manifest: ModelDeployment, store: Store) -> Callable[[Told], StoredFile] | None:
+def _reference(manifest: ModelDeployment) -> Wanted | None:
     """The outputs that drift is measured against: golden samples have some too."""
-    drift, spec = manifest.spec.drift, manifest.spec
-    if drift is None and spec.rollback.max_drift is None:
+    drift = manifest.spec.drift
+    if drift is None and manifest.spec.rollback.max_drift is None:
         return None
     if drift is None or drift.reference is None:
-        return _golden(spec.golden, store)
-    wanted = Wanted(drift.reference, hex_digest(drift.checksum) if drift.checksum else "")
-    return lambda told: store.fetch(wanted, (), told)
+        return _golden(manifest)
+    return Wanted(drift.reference, hex_digest(drift.checksum or ""), edition=content_hash(manifest))
+
+
+def _fetch(wanted: Wanted | None, store: Store) -> Callable[[Told], StoredFile] | None:
+    return None if wanted is None else partial(store.fetch, wanted, ())
 
 
 def _same_files(manifest: ModelDeployment, batching: Batching) -> str:

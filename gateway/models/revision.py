@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gateway.models.fetches import Fetches
 from gateway.models.manifest import Check, Drift, Feedback, Rollback, Samples, Traffic
 from gateway.models.rollout import Rollout, Standing, first_share
 from gateway.models.states import COMING
@@ -46,6 +47,8 @@ class Plan:
     """Changes when the file or the targets do: the same file needs no second load."""
     artifacts: tuple[PlannedArtifact, ...]
     """The model's file first."""
+    keys: frozenset[str] = frozenset()
+    """Of all its files in the store; empty: they are not from there."""
     golden: Callable[[Told], Artifact] | None = None
     """Fetches the golden samples; blocks."""
     reference: Callable[[Told], Artifact] | None = None
@@ -102,6 +105,8 @@ class Revision:
     """Bytes fetched, bytes in all (0: not known); None: nothing is being fetched."""
     artifact: Artifact | None = None
     """The model's file, once it is there."""
+    fetches: Fetches | None = None
+    """Its files on their way here."""
     version: Version | None = None
     targets: list[Target] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
@@ -132,6 +137,7 @@ class Revision:
     def adopt(self, twin: Revision) -> None:
         """Take over what an older revision of the same file has loaded."""
         self.version, self.targets, self.sha256 = twin.version, twin.targets, twin.sha256
+        self.artifact, self.fetches = twin.artifact, twin.fetches
         twin.adopted = True
 
 
@@ -202,6 +208,11 @@ class Deployment:
         wanted = self.rollout.kept(self.able())
         newest = (self.newest(label) for label in wanted)
         return [r for r in newest if r is not None and r.state in ("new", "unloaded", "rolledBack") and r.task is None]
+
+    def needed(self) -> dict[str, str]:
+        """Keys of the files of the versions that are to be loaded, or were there a restart; each with whose it is."""
+        kept = self.rollout.kept(self.able()) | self.coming() | self.serving_labels()
+        return {key: f"{self.name} {r.label}" for r in self.revisions if r.label in kept for key in r.plan.keys}
 
     def unshared(self) -> list[Revision]:
         """Ready ones that only a pin reaches: neither current nor previous, and without a share or a shadow."""

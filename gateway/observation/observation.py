@@ -77,9 +77,7 @@ class Observation:
 
     def forget(self, model: str, label: str) -> None:
         """The version was deleted: its labels go too."""
-        self.mirror.forget(model, label)
-        self.references.forget(model, label)
-        self.observer.forget(model, label)
+        self.sights.forget(model, label)
 
     def fill(self, status: control.VersionStatus, model: str) -> None:
         """What is known of the answers of the version whose status this is."""

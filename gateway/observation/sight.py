@@ -131,11 +131,11 @@ class Sights:
     references: References
     samples: Path
     """Folder for those that are kept."""
-    _known: dict[tuple[str, str], Version] = field(default_factory=dict)
+    _files: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Which files the figures of each version are of."""
 
     def refresh(self, deployments: Iterable[Deployment]) -> None:
         """Follow what is loaded now: to be called when versions have come or gone, or got other settings."""
-        known: dict[tuple[str, str], Version] = {}
         orders: set[LoadOrder] = set()
         for deployment in deployments:
             route = self.table.routes.get(deployment.name)
@@ -145,16 +145,23 @@ class Sights:
                 version = revision.version
                 assert version is not None
                 key = deployment.name, version.label
-                known[key] = version
-                if self._known.get(key, version) is not version:
-                    self.mirror.forget(*key)  # other content under the same label
+                if self._files.setdefault(key, revision.plan.file) != revision.plan.file:
+                    self.forget(*key)  # what is known is of other files with the same label
+                    self._files[key] = revision.plan.file
+                    version.seen = None
                 sight, watched = version.seen, self._watched(revision)
                 if not isinstance(sight, Sight) or sight.watched != watched:
                     self.handing.observer.watch(*key, watched)
                     version.seen = sight = Sight(deployment.name, version, self.handing, self.mirror, watched)
                 sight.mirrored = any(each is not version for each in shadows)
-        self._known = known
         self.shadows.keep(orders)
+
+    def forget(self, model: str, label: str) -> None:
+        """Let go of what is known of a version, its labels included."""
+        self._files.pop((model, label), None)
+        self.mirror.forget(model, label)
+        self.references.forget(model, label)
+        self.handing.observer.forget(model, label)
 
     def _watched(self, revision: Revision) -> Watched:
         plan = revision.plan

@@ -12,11 +12,12 @@ import os
 import signal
 import threading
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from workers.backend import (
+    NO_FILES,
     Bound,
     Cancellation,
     DeviceFault,
@@ -67,8 +68,8 @@ class SimulatedBackend:
             return cpu
         return Probe(True, "a simulation, which needs no hardware", devices=(cls.device,), runtime=cpu.runtime)
 
-    def load(self, content: bytes, name: str) -> Model:
-        return SimulatedModel(self, self._chip, self._cpu.load(content, name))
+    def load(self, content: bytes, name: str, external: Mapping[str, bytes] = NO_FILES) -> Model:
+        return SimulatedModel(self, self._chip, self._cpu.load(content, name, external))
 
     def heat(self) -> Heat:
         return self._chip.report(self.now())

@@ -38,7 +38,7 @@ class Hello(_message.Message):
     def __init__(self, backend: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., instances: _Optional[int] = ..., runtime: _Optional[str] = ..., device: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., can_cancel: bool = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("model", "name", "version", "path", "sha256", "warmup_runs", "batching")
+    __slots__ = ("model", "name", "version", "path", "sha256", "warmup_runs", "batching", "external", "golden")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,8 @@ class Load(_message.Message):
     SHA256_FIELD_NUMBER: _ClassVar[int]
     WARMUP_RUNS_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_FIELD_NUMBER: _ClassVar[int]
+    GOLDEN_FIELD_NUMBER: _ClassVar[int]
     model: int
     name: str
     version: str
@@ -53,7 +55,38 @@ class Load(_message.Message):
     sha256: str
     warmup_runs: int
     batching: Batching
-    def __init__(self, model: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., sha256: _Optional[str] = ..., warmup_runs: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ...) -> None: ...
+    external: _containers.RepeatedCompositeFieldContainer[ExternalFile]
+    golden: Golden
+    def __init__(self, model: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., sha256: _Optional[str] = ..., warmup_runs: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., external: _Optional[_Iterable[_Union[ExternalFile, _Mapping]]] = ..., golden: _Optional[_Union[Golden, _Mapping]] = ...) -> None: ...
+
+class ExternalFile(_message.Message):
+    __slots__ = ("name", "sha256")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class Golden(_message.Message):
+    __slots__ = ("path", "sha256", "tolerance", "top1", "cosine")
+    class Tolerance(_message.Message):
+        __slots__ = ("rtol", "atol")
+        RTOL_FIELD_NUMBER: _ClassVar[int]
+        ATOL_FIELD_NUMBER: _ClassVar[int]
+        rtol: float
+        atol: float
+        def __init__(self, rtol: _Optional[float] = ..., atol: _Optional[float] = ...) -> None: ...
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    TOP1_FIELD_NUMBER: _ClassVar[int]
+    COSINE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    sha256: str
+    tolerance: Golden.Tolerance
+    top1: float
+    cosine: float
+    def __init__(self, path: _Optional[str] = ..., sha256: _Optional[str] = ..., tolerance: _Optional[_Union[Golden.Tolerance, _Mapping]] = ..., top1: _Optional[float] = ..., cosine: _Optional[float] = ...) -> None: ...
 
 class Batching(_message.Message):
     __slots__ = ("max_size", "max_delay_seconds")
@@ -64,7 +97,7 @@ class Batching(_message.Message):
     def __init__(self, max_size: _Optional[int] = ..., max_delay_seconds: _Optional[float] = ...) -> None: ...
 
 class Loaded(_message.Message):
-    __slots__ = ("model", "platform", "inputs", "outputs", "memory_bytes", "load_seconds", "warmup_seconds")
+    __slots__ = ("model", "platform", "inputs", "outputs", "memory_bytes", "load_seconds", "warmup_seconds", "golden", "golden_deviation")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +105,8 @@ class Loaded(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     WARMUP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    GOLDEN_FIELD_NUMBER: _ClassVar[int]
+    GOLDEN_DEVIATION_FIELD_NUMBER: _ClassVar[int]
     model: int
     platform: str
     inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
@@ -79,7 +114,9 @@ class Loaded(_message.Message):
     memory_bytes: int
     load_seconds: float
     warmup_seconds: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, model: _Optional[int] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., memory_bytes: _Optional[int] = ..., load_seconds: _Optional[float] = ..., warmup_seconds: _Optional[_Iterable[float]] = ...) -> None: ...
+    golden: str
+    golden_deviation: float
+    def __init__(self, model: _Optional[int] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., memory_bytes: _Optional[int] = ..., load_seconds: _Optional[float] = ..., warmup_seconds: _Optional[_Iterable[float]] = ..., golden: _Optional[str] = ..., golden_deviation: _Optional[float] = ...) -> None: ...
 
 class LoadFailed(_message.Message):
     __slots__ = ("model", "reason", "message")
@@ -91,12 +128,14 @@ class LoadFailed(_message.Message):
         UNREADABLE: _ClassVar[LoadFailed.Reason]
         MEMORY: _ClassVar[LoadFailed.Reason]
         UNAVAILABLE: _ClassVar[LoadFailed.Reason]
+        BARRED: _ClassVar[LoadFailed.Reason]
     REASON_UNSPECIFIED: LoadFailed.Reason
     REJECTED: LoadFailed.Reason
     CHECKSUM: LoadFailed.Reason
     UNREADABLE: LoadFailed.Reason
     MEMORY: LoadFailed.Reason
     UNAVAILABLE: LoadFailed.Reason
+    BARRED: LoadFailed.Reason
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,221 @@
+"""Every n-th open, write, fsync and rename of an install fails with ENOSPC and with EIO, for all n."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import hashlib
+import re
+import threading
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from benchmarks.admin import Admin
+from benchmarks.harness import Gateway, Verdict, manifest, not_here, scaled, scratch
+from benchmarks.syscalls import Call, Supervised, available
+from edgeway.client import Client, InferenceError
+from edgeway.v1 import control_pb2 as control
+
+CAUSES = {
+    errno.ENOSPC: re.compile("No space left on device|(database or )?disk is full"),
+    errno.EIO: re.compile("Input/output error|I/O error"),
+}
+OUTCOME = 20.0
+"""Seconds that an install gets."""
+OLD = "old"
+LINES = 8
+"""So many exceptions are shown."""
+
+
+class Fault:
+    """Lets the n-th call fail, once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._nth, self._error = 0, 0
+        self.calls: list[Call] = []
+        self.struck: Call | None = None
+
+    def arm(self, nth: int, error: int) -> None:
+        """``nth``: from 1; 0: none fails."""
+        with self._lock:
+            self._nth, self._error, self.calls, self.struck = nth, error, [], None
+
+    def __call__(self, call: Call) -> int | None:
+        with self._lock:
+            self.calls.append(call)
+            if len(self.calls) != self._nth:
+                return None
+            self.struck = call
+            return self._error
+
+
+class Installs:
+    """Installs new versions of ``m``, each with an answer of its own, and looks at what they leave."""
+
+    def __init__(self, folder: Path, gateway: Gateway, fault: Fault) -> None:
+        self._folder, self._gateway, self._fault = folder, gateway, fault
+        self._admin = Admin(gateway.control)
+        self._client = Client(gateway.unix, deadline_ms=5000)
+        self.count = 0
+        self.struck: Call | None = None
+        """The call that failed in the newest install."""
+        self.before = self._models()
+
+    def one(self, nth: int, error: int) -> tuple[str, str]:
+        """Install while the n-th call fails; how it ended (ready, failed, refused), and what is not as promised."""
+        self.count += 1
+        label = str(self.count)
+        path = manifest(self._folder, "m", label, scaled(factor_of(label)).SerializeToString())
+        self._fault.arm(nth, error)
+        try:
+            self._admin.apply(path)
+            status = self._admin.outcome("m", label, OUTCOME)
+            state, reason = status.state, status.reason
+        except grpc.RpcError as refused:
+            state, reason = "refused", str(refused.details())  # type: ignore[attr-defined]
+        except TimeoutError as late:
+            state, reason = "late", str(late)
+        self.struck = self._fault.struck
+        calls = self._fault.calls
+        self._fault.arm(0, 0)
+        self._fault.calls = calls
+        problem = self._judge(label, state, reason, error if self.struck else 0)
+        self._remove(label)
+        (self._folder / f"m-{label}.onnx").unlink()
+        return state, problem
+
+    def _judge(self, label: str, state: str, reason: str, error: int) -> str:
+        """What is not as promised; empty: all is."""
+        if state == "ready":
+            version, got = self._ask("")
+            right = (version, got) == (label, factor_of(label))
+            return "" if right else f"ready, but {version} serves, and answers {got}"
+        if not error:
+            return f"{state} without a fault: {reason}"
+        if state == "late" or not CAUSES[error].search(reason):
+            return f"{state}, and the error does not name the cause: {reason!r}"
+        version, got = self._ask("")
+        if (version, got) != (OLD, 2.0):
+            return f"{version} serves, and answers {got}"
+        left = [name for name in self._models() - self.before if not self._whole(name)]
+        return f"left behind: {', '.join(sorted(left))}" if left else ""
+
+    def _whole(self, name: str) -> bool:
+        """A complete file under its own digest is what the next try begins with, and nothing partial."""
+        content = (self._folder / "state" / "models" / name).read_bytes()
+        return hashlib.sha256(content).hexdigest() == name.partition(".")[0]
+
+    def _ask(self, version: str) -> tuple[str, float]:
+        result = self._client.infer("m", {"x": np.ones(1, np.float32)}, version=version)
+        return result.version, float(result["y"][0])
+
+    def _remove(self, label: str) -> None:
+        try:
+            self._admin.call("Delete", control.DeleteRequest(name="m", version=label))
+        except grpc.RpcError as unknown:
+            if unknown.code() is not grpc.StatusCode.NOT_FOUND:  # type: ignore[attr-defined]
+                raise
+        for file in self._models() - self.before:
+            (self._folder / "state" / "models" / file).unlink()
+
+    def _models(self) -> set[str]:
+        models = self._folder / "state" / "models"
+        return {str(path.relative_to(models)) for path in models.rglob("*") if path.is_file()}
+
+    def labels(self) -> set[str]:
+        return set(self._admin.versions("m"))
+
+
+class Watch:
+    """Asks all the time, for what serves; notes what failed, and answers that are not those of the version named."""
+
+    def __init__(self, address: str) -> None:
+        self.failures: list[str] = []
+        self.count = 0
+        self._address = address
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        with Client(self._address, deadline_ms=5000) as client:
+            while not self._stop.wait(0.005):
+                self.count += 1
+                try:
+                    result = client.infer("m", {"x": np.ones(1, np.float32)})
+                except InferenceError as failed:
+                    self.failures.append(str(failed))
+                    continue
+                if float(result["y"][0]) != factor_of(result.version):
+                    self.failures.append(f"version {result.version} answered {result['y']}")
+
+    def end(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def factor_of(label: str) -> float:
+    """What the version multiplies with."""
+    return 2.0 if label == OLD else float(label) + 2
+
+
+def sweep(folder: Path, every: int, verdict: Verdict) -> None:
+    fault = Fault()
+    supervised = Supervised(folder / "state", fault)
+    config = {"workers": [{"name": "cpu", "backend": "cpu"}]}
+    gateway = Gateway(folder, config, under=supervised.command, descriptors=(supervised.descriptor,))
+    with gateway:
+        done = gateway.run("apply", "-f", manifest(folder, "m", OLD, scaled(2.0).SerializeToString()), "--wait")
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        watch, installs = Watch(gateway.unix), Installs(folder, gateway, fault)
+        state, problem = installs.one(0, 0)
+        kinds = Counter(call.name for call in fault.calls).most_common()
+        verdict.control(f"no fault: {state}{problem}; {', '.join(f'{count} {name}' for name, count in kinds)}")
+        for error in CAUSES:
+            ends, problems, nth = Counter[str](), [], 1
+            while True:
+                state, problem = installs.one(nth, error)
+                if installs.struck is None:
+                    break  # the install makes fewer calls than that
+                ends[state] += 1
+                if problem:
+                    problems.append(f"{nth} {installs.struck.name} {Path(installs.struck.path).name}: {problem}")
+                nth += every
+            told = ", ".join(f"{count} {end}" for end, count in ends.most_common())
+            verdict.check(
+                not problems and ends["failed"] + ends["refused"] > 0,
+                f"{errno.errorcode[error]} at call 1 to {nth - every}: {told}; the old version serves, the error names "
+                f"the cause, nothing partial is left: {len(problems)} exceptions (none)",
+            )
+            for line in problems[:LINES]:
+                print(f"         {line}")
+        watch.end()
+        verdict.check(
+            not watch.failures and watch.count > 50,
+            f"meanwhile {watch.count} requests, {len(watch.failures)} failed or mixed (none) {watch.failures[:1]}",
+        )
+    with gateway:
+        labels = installs.labels()
+        verdict.check(labels == {OLD}, f"after a restart there is {', '.join(sorted(labels))} (only {OLD})")
+    supervised.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--every", type=int, default=1, help="try each so many-th call only")
+    options = parser.parse_args()
+    if why := available():
+        not_here(f"disk faults can't be injected here: {why}")
+    verdict = Verdict("each call of an install that touches the disk fails once")
+    with scratch() as folder:
+        sweep(folder, options.every, verdict)
+    verdict.end()
+
+
+if __name__ == "__main__":
+    main()

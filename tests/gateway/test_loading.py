@@ -1,0 +1,310 @@
+"""Loading: which target takes which file, what one that does not come or does not agree costs the others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.harness import wait_for
+from gateway.models import fetches
+from gateway.models.fetches import FetchEnded, retry_delay
+from gateway.models.loading import Barred, Loader, NoTargetLoads
+from gateway.models.manifest import Check, Tolerance
+from gateway.models.revision import Plan, PlannedArtifact, Revision
+from gateway.models.store import Artifact, ArtifactRefused, LinkLost
+from gateway.request import Signature, TensorSpec
+from gateway.target import LoadOrder, Target
+
+X = TensorSpec("x", "FP32", (1,))
+SIGNATURE = Signature("onnx", (X,), (X,))
+FORMATS = {"cpu": (".onnx",), "tpu": (".tflite",), "gpu": (".onnx", ".plan")}
+
+
+@dataclass
+class FakeWorker:
+    name: str
+    backend: str
+    kind: str = "hardware"
+    state: str = "ready"
+    reason: str = ""
+    since: float = 0.0
+    sheds: str = "nominal"
+
+    def expected_wait(self, priority: int, now: float) -> float:
+        return 0.0
+
+
+@dataclass
+class FakeWorkers:
+    """Loads what it is told, but for files of ``refuses``; of ``bars`` it says that they disagree."""
+
+    names: tuple[str, ...] = ("tpu", "cpu")
+    refuses: tuple[str, ...] = ()
+    bars: tuple[str, ...] = ()
+    signatures: dict[str, Signature] = field(default_factory=dict)
+    orders: dict[str, LoadOrder] = field(default_factory=dict)
+    unloaded: list[str] = field(default_factory=list)
+
+    def resolve(self, entry):
+        return [entry] if entry in self.names else []
+
+    def everyone(self):
+        return self.names
+
+    async def target(self, worker, preference, suffix):
+        target = Target(worker, preference, FakeWorker(worker, worker))
+        if suffix(worker) not in FORMATS[worker]:
+            target.failure = f"{worker} loads {FORMATS[worker]}, not {suffix(worker)}"
+        return target
+
+    def load(self, target, order):
+        self.orders[target.name] = order
+        loaded = asyncio.get_running_loop().create_future()
+        if target.name in self.bars:
+            target.barred, target.failure = True, "barred: sample 3"
+            loaded.set_exception(RuntimeError("barred"))
+        elif target.name in self.refuses:
+            target.failure = "no memory"
+            loaded.set_exception(RuntimeError("refused"))
+        else:
+            target.handle = 1
+            loaded.set_result(self.signatures.get(target.name, SIGNATURE))
+        loaded.exception()
+        return loaded
+
+    def unload(self, target):
+        self.unloaded.append(target.name)
+
+
+class File:
+    """A file to be fetched: at once, when ``gate`` opens, or not at all; ``lost``: tries that the link does not do."""
+
+    def __init__(self, name: str, gate: threading.Event | None = None, lost: int = 0, refused: str = "") -> None:
+        suffix = Path(name).suffix
+        self.artifact = Artifact(Path(f"/store/{name}"), name, suffix)
+        self.begun, self.ended = threading.Event(), threading.Event()
+        self.tries = 0
+        self._gate, self._lost, self._refused = gate, lost, refused
+
+    def fetch(self, told: Callable[[int, int], None]) -> Artifact:
+        self.tries += 1
+        self.begun.set()
+        told(10, 100)
+        try:
+            while self._gate is not None and not self._gate.wait(0.01):
+                told(10, 100)
+        except FetchEnded:
+            self.ended.set()
+            raise
+        if self.tries <= self._lost:
+            raise LinkLost("cut off")
+        if self._refused:
+            raise ArtifactRefused(self._refused)
+        return self.artifact
+
+    def planned(self, accelerator: str = "", check: Check | None = None) -> PlannedArtifact:
+        return PlannedArtifact(accelerator, self.artifact.suffix, self.fetch, False, check)
+
+
+def revision(
+    *files: PlannedArtifact, targets: tuple[str, ...] = ("tpu", "cpu"), golden: File | None = None
+) -> Revision:
+    return Revision(
+        Plan("m", "1", (1, 1), "c", "f", files, golden=golden.fetch if golden else None, targets=targets), (1, 1)
+    )
+
+
+async def up(loader: Loader, offered: Revision, states: list[str] | None = None):
+    def become(state: str, reason: str) -> None:
+        if states is not None:
+            states.append(f"{state} {reason}".strip())
+
+    await loader.fetch(offered, become)
+    return await loader.load(offered)
+
+
+async def soon(condition: Callable[[], object]) -> None:
+    await asyncio.to_thread(wait_for, condition, 5, "it")
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr(fetches, "FIRST_DELAY", 0.001)
+
+
+async def test_each_target_takes_the_file_of_its_accelerator_else_the_models_own():
+    workers = FakeWorkers(("tpu", "gpu", "cpu"))
+    model, tpu, gpu = File("model.onnx"), File("tpu.tflite"), File("gpu.plan")
+    offered = revision(model.planned(), tpu.planned("tpu"), gpu.planned("gpu"), targets=("tpu", "gpu", "cpu"))
+    version = await up(Loader(workers), offered)
+    assert {name: order.sha256 for name, order in workers.orders.items()} == {
+        "tpu": "tpu.tflite",
+        "gpu": "gpu.plan",
+        "cpu": "model.onnx",
+    }
+    assert [target.name for target in version.targets] == ["tpu", "gpu", "cpu"]
+    assert offered.sha256 == "model.onnx"
+
+
+async def test_a_file_that_no_worker_here_takes_is_not_fetched():
+    model, plan, tflite = File("model.onnx"), File("gpu.plan"), File("tpu.tflite")
+    offered = revision(model.planned(), plan.planned("gpu"), tflite.planned("cpu"), targets=("gpu", "cpu"))
+    with pytest.raises(NoTargetLoads, match=r"gpu: no such worker here; cpu: cpu loads .*, not .tflite"):
+        await up(Loader(FakeWorkers()), offered)
+    assert (model.tries, plan.tries, tflite.tries) == (0, 0, 0)
+
+
+async def test_the_first_file_that_is_here_is_loaded_while_others_still_come():
+    gate = threading.Event()
+    workers, tpu = FakeWorkers(), File("tpu.tflite", gate)
+    offered = revision(File("model.onnx").planned(), tpu.planned("tpu"))
+    version = await up(Loader(workers), offered)
+    first, second = version.targets
+    assert (first.name, first.accepts_work, second.accepts_work) == ("tpu", False, True)
+    gate.set()
+    await soon(lambda: first.accepts_work)
+    assert offered.progress is None
+
+
+async def test_progress_is_that_of_all_files():
+    gate = threading.Event()
+    files = [File("model.onnx", gate), File("tpu.tflite", gate)]
+    offered, loader = revision(files[0].planned(), files[1].planned("tpu")), Loader(FakeWorkers())
+    going = asyncio.create_task(up(loader, offered))
+    await soon(lambda: offered.progress == (20, 200))
+    gate.set()
+    await going
+    assert offered.progress is None
+
+
+async def test_a_file_that_can_not_be_had_costs_its_own_targets_only():
+    offered = revision(File("model.onnx").planned(), File("tpu.tflite", refused="checksum mismatch").planned("tpu"))
+    tpu, cpu = (await up(Loader(FakeWorkers()), offered)).targets
+    assert (tpu.failure, tpu.accepts_work, cpu.accepts_work) == ("checksum mismatch", False, True)
+    offered = revision(File("model.onnx", refused="checksum mismatch").planned(), File("tpu.tflite").planned("tpu"))
+    tpu, cpu = (await up(Loader(FakeWorkers()), offered)).targets
+    assert (cpu.failure, tpu.accepts_work, cpu.accepts_work) == ("checksum mismatch", True, False)
+
+
+async def test_a_version_of_which_no_file_can_be_had_is_refused_at_once():
+    file = File("model.onnx", refused="checksum mismatch")
+    with pytest.raises(ArtifactRefused, match="checksum mismatch"):
+        await up(Loader(FakeWorkers()), revision(file.planned()))
+    assert file.tries == 1
+
+
+async def test_a_file_that_the_link_does_not_bring_is_tried_again_and_says_so(at_once):
+    states: list[str] = []
+    await up(Loader(FakeWorkers()), revision(File("model.onnx", lost=2).planned()), states)
+    assert states == [
+        "fetching",
+        "fetching attempt 2 in 0 s: cut off",
+        "fetching",
+        "fetching attempt 3 in 0 s: cut off",
+        "fetching",
+    ]
+
+
+async def test_a_second_file_that_the_link_does_not_bring_shows_at_its_target_and_joins_later(at_once):
+    states: list[str] = []
+    loader, offered = (
+        Loader(FakeWorkers()),
+        revision(File("model.onnx").planned(), File("t.tflite", lost=3).planned("tpu")),
+    )
+    tpu, _ = (await up(loader, offered, states)).targets
+    await soon(lambda: tpu.accepts_work)
+    assert tpu.failure == ""
+
+
+@given(st.integers(2, 10_000))
+def test_delays_grow_and_have_a_bound(attempt):
+    assert retry_delay(attempt - 1) <= retry_delay(attempt) <= fetches.LONGEST_DELAY
+    assert retry_delay(2) == fetches.FIRST_DELAY
+
+
+@pytest.mark.parametrize("how", ["cancel", "unload", "close"])
+async def test_a_fetch_that_nobody_wants_any_more_ends_its_thread(how):
+    file, loader = File("model.onnx", threading.Event()), Loader(FakeWorkers())
+    offered = revision(file.planned())
+    going = asyncio.create_task(up(loader, offered))
+    assert await asyncio.to_thread(file.begun.wait, 5)
+    if how == "cancel":
+        going.cancel()
+    elif how == "unload":
+        loader.unload(offered)
+    else:
+        loader.close()
+    await asyncio.wait([going], timeout=5)
+    assert going.done()
+    assert await asyncio.to_thread(file.ended.wait, 5)
+    assert offered.progress is None
+
+
+async def test_files_that_come_later_end_with_their_version():
+    late, workers = File("tpu.tflite", threading.Event()), FakeWorkers()
+    loader, offered = Loader(workers), revision(File("model.onnx").planned(), late.planned("tpu"))
+    await up(loader, offered)
+    loader.unload(offered)
+    assert await asyncio.to_thread(late.ended.wait, 5)
+    assert workers.unloaded == ["tpu", "cpu"]
+
+
+async def test_a_newer_revision_of_the_same_files_takes_over_those_that_still_come():
+    gate = threading.Event()
+    late, loader = File("tpu.tflite", gate), Loader(FakeWorkers())
+    offered = revision(File("model.onnx").planned(), late.planned("tpu"))
+    offered.version = await up(loader, offered)
+    newer = revision(*offered.plan.artifacts)
+    newer.adopt(offered)
+    gate.set()
+    await soon(lambda: newer.targets[0].accepts_work)
+    loader.unload(newer)
+
+
+async def test_an_artifact_that_disagrees_is_barred_there_and_the_others_serve():
+    offered = revision(File("model.onnx").planned(), File("t.tflite").planned("tpu"))
+    tpu, cpu = (await up(Loader(FakeWorkers(bars=("tpu",))), offered)).targets
+    assert (tpu.barred, cpu.barred, cpu.accepts_work) == (True, False, True)
+    assert tpu.candidate(4, 5, 0.0).shut == "barred"
+
+
+async def test_a_version_that_no_target_takes_is_barred_if_one_target_disagreed():
+    offered = revision(File("model.onnx").planned(), targets=("cpu",))
+    with pytest.raises(Barred, match="cpu: barred: sample 3"):
+        await up(Loader(FakeWorkers(bars=("cpu",))), offered)
+    with pytest.raises(NoTargetLoads) as refused:
+        await up(Loader(FakeWorkers(refuses=("cpu",))), revision(File("model.onnx").planned(), targets=("cpu",)))
+    assert not isinstance(refused.value, Barred)
+
+
+async def test_targets_of_all_files_agree_in_names_and_datatypes():
+    other = Signature("tflite", (TensorSpec("x", "UINT8", (1,)),), (X,))
+    offered = revision(File("model.onnx").planned(), File("t.tflite").planned("tpu"), targets=("cpu", "tpu"))
+    await up(Loader(FakeWorkers(signatures={"tpu": other})), offered)
+    await asyncio.sleep(0)
+    assert sum("other tensors" in target.failure for target in offered.targets) == 1
+
+
+async def test_each_file_is_held_to_the_golden_samples_by_its_own_rule():
+    workers, samples = FakeWorkers(), File("golden.npz")
+    tight = Check(tolerance=Tolerance(rtol=1e-3, atol=1e-5))
+    offered = revision(
+        File("model.onnx").planned(check=tight), File("t.tflite").planned("tpu", Check(top1=0.9)), golden=samples
+    )
+    await up(Loader(workers), offered)
+    assert workers.orders["cpu"].golden.tolerance == (1e-3, 1e-5)
+    assert workers.orders["tpu"].golden.top1 == 0.9
+    assert {order.golden.path for order in workers.orders.values()} == {"/store/golden.npz"}
+
+
+async def test_without_its_golden_samples_no_version_comes_up():
+    offered = revision(File("model.onnx").planned(), golden=File("golden.npz", refused="no such file"))
+    with pytest.raises(ArtifactRefused, match="golden samples: no such file"):
+        await up(Loader(FakeWorkers()), offered)
