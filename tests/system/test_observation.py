@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import time
 import urllib.request
@@ -122,6 +123,30 @@ def test_a_bad_shadow_never_fails_or_delays_an_answer(folder, gateway_in, bad):
     assert {event["worker"] for event in events if event["kind"] == "worker-died"} <= {"shadow", "sim"}
     assert any(event["kind"] == "shadow-paused" for event in events) == (bad in ("crashing", "hanging"))
     assert shadow.agreement < 1.0
+
+
+@pytest.mark.parametrize("rule", ["minAgreement", "minAccuracy"])
+def test_a_canary_with_wrong_outputs_is_left_by_its_copies_or_by_late_labels(folder, gateway_in, rule):
+    gateway = gateway_in()
+    deploy(gateway, folder, "1", scaled(2.0))
+    deploy(
+        gateway, folder, "2", scaled(-2.0), f"traffic: {{percent: 50}}\nrollback: {{{rule}: 0.9, previousVersion: '1'}}"
+    )
+    with Client(gateway.unix) as client, Labels(gateway.control) as labels:
+        numbers = itertools.count()
+
+        def left() -> bool:
+            for index in classes()[:10]:
+                answer = client.infer("m", {"x": scores(index)}, request_id=(request := f"r{next(numbers)}"))
+                if rule == "minAccuracy":
+                    assert labels.send("m", request, str(index)).right == (answer.version == "1")
+            return status(gateway, "2").state == "rolledBack"
+
+        wait_for(left, 20, "the roll-back")
+    told = [event["message"] for event in gateway.get("events", "m") if rule in event["message"]]
+    assert told, gateway.get("events", "m")
+    assert (status(gateway, "1").errors, status(gateway, "2").errors) == (0, 0)
+    assert status(gateway, "1").percent == 100
 
 
 def harmless():
