@@ -17,10 +17,14 @@ from gateway.config import WorkerConfig
 from gateway.dispatch.launch import WorkerTerms, inherited
 from gateway.dispatch.pool import Worker
 from gateway.dispatch.shadow import ShadowWorker
+from gateway.models.manifest import Check, Feedback, Rollback, Samples, Traffic
+from gateway.models.revision import Deployment, Plan, PlannedArtifact, Revision
+from gateway.models.rollout import Rollout
 from gateway.observation import mirror as mirror_of
 from gateway.observation.figures import SamplePolicy, Seen, Watched
 from gateway.observation.mirror import Mirror, Tally
-from gateway.observation.sight import AT_ONCE, SMALL, Handing, Sight
+from gateway.observation.references import References
+from gateway.observation.sight import AT_ONCE, SMALL, Handing, Sight, Sights
 from gateway.regions.region import RegionSpan
 from gateway.request import Answer, InputTensor, Outcome, OutputTensor, Request, Signature, TensorSpec
 from gateway.routing.split import Split
@@ -40,6 +44,8 @@ class Observer:
     pairs: list[tuple[str, tuple[Seen, ...], tuple[Seen, ...]]] = field(default_factory=list)
     samples: list[tuple[str, list[Seen]]] = field(default_factory=list)
     asked: int = 0
+    watched: dict[tuple[str, str], Watched] = field(default_factory=dict)
+    forgotten: list[tuple[str, str]] = field(default_factory=list)
 
     def answered(self, model, version, request_id, outputs):
         self.answers.append((version, request_id, outputs))
@@ -49,6 +55,12 @@ class Observer:
 
     def inputs(self, model, version, request_id, inputs):
         self.samples.append((request_id, inputs))
+
+    def watch(self, model, version, watched):
+        self.watched[model, version] = watched
+
+    def forget(self, model, version):
+        self.forgotten.append((model, version))
 
     def sample_due(self, model, version):
         self.asked += 1
@@ -321,3 +333,74 @@ async def test_copies_that_wait_are_bounded_and_what_is_dropped_is_counted(monke
     assert s.handing.dropped == 2
     s.sight.answered(request(id="e"), answer())
     assert len(handed(s)) == 3
+
+
+@dataclass
+class Kept:
+    """A place for shadows that remembers what it is to have."""
+
+    orders: set[LoadOrder] = field(default_factory=set)
+
+    def keep(self, orders):
+        self.orders = set(orders)
+
+
+def revision(label: str, file: str = "a", **plan) -> Revision:
+    artifacts = (PlannedArtifact("", ".onnx", lambda told: None, check=Check(top1=0.9)),)
+    made = Plan("m", label, (1, int(label)), file, file, artifacts, **plan)
+    worker = Worker(CPU, 2, lambda *_, **__: None, lambda: None)
+    order = LoadOrder("m", label, file, "")
+    return Revision(made, "ready", version=version(label, targets=[Target("cpu", 0, worker, handle=1, order=order)]))
+
+
+async def refreshed(s: Scene, sights: Sights, *revisions: Revision) -> Deployment:
+    standings = tuple(each.plan.standing() for each in revisions)
+    deployment = Deployment("m", Rollout(standings), list(revisions))
+    s.table.routes["m"] = deployment.route()
+    sights.refresh([deployment])
+    return deployment
+
+
+def sights_of(s: Scene) -> tuple[Sights, Kept]:
+    place = Kept()
+    return Sights(s.table, s.handing, s.mirror, place, References(), Path("samples")), place
+
+
+async def test_a_version_is_looked_at_by_its_settings_and_has_shadows_where_its_deployment_does():
+    s = unmirrored()
+    sights, place = sights_of(s)
+    first = revision("1", feedback=Feedback(window=50), samples=Samples(every=7))
+    await refreshed(s, sights, first)
+    seen = first.version.seen
+    assert (seen.watched.feedback_window, seen.watched.check, seen.mirrored) == (50, Check(top1=0.9), False)
+    assert seen.watched.samples == SamplePolicy(7, 100 << 20, Path("samples/m/1"))
+    assert place.orders == set()
+    shadow = revision("2", traffic=Traffic(percent=0, shadow=True), percent=0)
+    await refreshed(s, sights, first, shadow)
+    assert first.version.seen is seen
+    assert (seen.mirrored, shadow.version.seen.mirrored) == (True, False)
+    assert {order.version for order in place.orders} == {"2"}
+    await refreshed(s, sights, first)
+    assert not seen.mirrored
+    assert place.orders == set()
+
+
+async def test_a_rule_on_agreement_asks_for_copies_too():
+    s = unmirrored()
+    sights, place = sights_of(s)
+    canary = revision("2", percent=10, rollback=Rollback(min_agreement=0.9))
+    await refreshed(s, sights, revision("1"), canary)
+    assert {order.version for order in place.orders} == {"2"}
+
+
+async def test_what_is_known_of_other_files_with_the_same_label_is_forgotten():
+    s = unmirrored()
+    sights, _ = sights_of(s)
+    await refreshed(s, sights, revision("1", "a"))
+    await refreshed(s, sights)
+    await refreshed(s, sights, revision("1", "a"))
+    assert s.observer.forgotten == []
+    again = revision("1", "b")
+    await refreshed(s, sights, again)
+    assert s.observer.forgotten == [("m", "1")]
+    assert s.observer.watched["m", "1"] == again.version.seen.watched
