@@ -133,6 +133,9 @@ show-commands: $(DEV)  ## 32 operators at once on one deployment: no deadlock, t
 show-fetch: $(DEV)  ## a link cut 20 times in 50 MB; endless, wrong, redirected, changed files: refused
 	@$(BIN)/python -m benchmarks.show.fetch
 
+show-shadow: $(DEV)  ## shadow versions that are slow or deadly: nobody waits for them, and their agreement says it (2 min)
+	@$(BIN)/python -m benchmarks.show.shadow
+
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.bench small frame
 

@@ -28,6 +28,7 @@ from gateway.dispatch.launch import Launched, WorkerTerms
 from gateway.dispatch.pacing import Pacing
 from gateway.dispatch.quarantine import Quarantine
 from gateway.dispatch.second import SecondTry
+from gateway.dispatch.shadow import ShadowWorker
 from gateway.dispatch.walk import Attempts
 from gateway.dispatch.workers import Workers
 from gateway.errors import EdgewayError, NotOffered, Refused
@@ -51,6 +52,11 @@ from gateway.models.state import State, StateUnusable
 from gateway.models.steering import Steering
 from gateway.models.store import Store
 from gateway.models.sweeping import keep_swept
+from gateway.observation.mirror import Mirror
+from gateway.observation.observation import Observation
+from gateway.observation.observer import Observer
+from gateway.observation.references import References
+from gateway.observation.sight import Handing, Sights
 from gateway.operations import GatewayOperations
 from gateway.pipeline import Pipeline
 from gateway.record.events import Events
@@ -166,9 +172,19 @@ async def _serve(
     )
     ledger = Ledger(State(settings.state_dir), events)
     steering = Steering(catalog, ledger, store, events.emit, signatures_required=config.trust.required)
-    guard = Guard(catalog, steering, workers.troubled, lambda name, label: None, time.monotonic)
+    observer = Observer(settings.state_dir, given=terms.inherited)
+    guard = Guard(
+        catalog,
+        steering,
+        workers.troubled,
+        lambda name, label: observer.figures.get((name, label)),
+        time.monotonic,
+    )
+    shadows = ShadowWorker(workers.own, events.emit, max_bytes, terms)
+    observation = build_observation(observer, shadows, table, catalog, events.emit, settings.state_dir)
+    observation.labelled = guard.labelled
     operations = GatewayOperations(
-        catalog, workers, steering, guard, recorder, events, stop.set, lambda: memory.state, trust
+        catalog, workers, steering, guard, recorder, events, stop.set, lambda: memory.state, trust, observation
     )
     journal = open_journal(config)
     heat = DeviceHeat(
@@ -229,6 +245,7 @@ async def _serve(
         memory.start(loop)
         background.append(asyncio.create_task(heat.run()))
         workers.start()
+        observer.start()
         await workers.introduced()
         steering.restore(known)
         background.append(asyncio.create_task(ledger.keep_events()))
@@ -260,7 +277,8 @@ async def _serve(
         await catalog.close()
         await steering.settled()
         await ledger.close()
-        await workers.stop()
+        await observation.close()
+        await asyncio.gather(workers.stop(), shadows.stop(), observer.stop())
         for door in doors:
             door.close()
         regions.close()
@@ -338,6 +356,25 @@ def build_pipeline(
         failed,
         asyncio.get_running_loop(),
     )
+
+
+def build_observation(
+    observer: Observer,
+    shadows: ShadowWorker,
+    table: Table,
+    catalog: Catalog,
+    emit: Callable[..., None],
+    state_dir: Path,
+) -> Observation:
+    """What looks at answers beside the way of requests."""
+    loop = asyncio.get_running_loop()
+    mirror, handing = Mirror(table, observer, shadows, emit, loop), Handing(observer, loop)
+    references = References()
+    sights = Sights(table, handing, mirror, shadows, references, state_dir / "samples")
+    observation = Observation(observer, handing, mirror, sights, references, lambda: catalog.deployments)
+    references.changed = observation.changed
+    catalog.subscribe(observation.changed)
+    return observation
 
 
 async def _follow(

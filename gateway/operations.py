@@ -20,6 +20,7 @@ from gateway.models.revision import Deployment, Revision
 from gateway.models.rollout import Standing
 from gateway.models.signing import Trust, Untrusted, read_signed
 from gateway.models.steering import Steering
+from gateway.observation.observation import Observation
 from gateway.record.events import Events
 from gateway.record.metrics import Reading
 from gateway.record.recorder import Recorder
@@ -42,9 +43,11 @@ class GatewayOperations:
         drain: Callable[[], None],
         memory: Callable[[], MemoryState],
         trust: Trust,
+        observation: Observation,
     ) -> None:
         self._trust = trust
         self._memory = memory
+        self._observation = observation
         self._catalog = catalog
         self._workers = workers
         self._steering = steering
@@ -108,6 +111,7 @@ class GatewayOperations:
         gone = await self._steering.delete(name, version, origin)
         for label in gone:
             self._recorder.forget(name, label)
+            self._observation.forget(name, label)
         return control.DeleteResponse(versions=gone)
 
     async def promote(self, name: str, version: str) -> control.ChangeResponse:
@@ -154,6 +158,7 @@ class GatewayOperations:
                 version.comparisons.extend(_comparisons(self._guard.trial(deployment.name, label)))
                 if revision.progress is not None:
                     version.progress.done, version.progress.total = revision.progress
+                self._observation.fill(version, deployment.name)
         return response
 
     def get_targets(self, name: str) -> control.GetTargetsResponse:
@@ -219,6 +224,13 @@ class GatewayOperations:
     def drain(self) -> None:
         self._drain()
 
+    async def feedback(self, name: str, request_id: str, label: str) -> control.FeedbackResponse:
+        """Take the truth about an answer given before. Raises NotFound, Conflict, InvalidRequest."""
+        if not name:
+            raise InvalidRequest("name: expected a deployment, got none")
+        self._named(name)
+        return await self._observation.feedback(name, request_id, label)
+
     def readings(self) -> Iterable[Reading]:
         """What the metrics endpoint shows beside the recorder's counters."""
         pressure = self._memory().pressure_percent
@@ -256,6 +268,7 @@ class GatewayOperations:
                 yield Reading("edgeway_model_info", "1 for every version that is known", info, 1)
                 updated = revision.last_update
                 yield Reading("edgeway_model_last_update_timestamp_seconds", "Last change of state", version, updated)
+        yield from self._observation.readings()
 
     def _named(self, name: str) -> list[Deployment]:
         deployments = self._catalog.deployments

@@ -18,6 +18,7 @@ _VERBS = {
     "schema": "gateway.cli.models:schema",
     "sign": "gateway.cli.sign:sign",
     "verify": "gateway.cli.sign:verify",
+    "feedback": "gateway.cli.feedback:feedback",
     "infer": "gateway.cli.infer:infer",
     "doctor": "gateway.cli.doctor:doctor",
     "demo": "gateway.cli.demo:demo",

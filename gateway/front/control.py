@@ -64,6 +64,9 @@ class ControlService:
         self._operations.drain()
         return control.DrainResponse()
 
+    async def _Feedback(self, request: Any, context: Any) -> Message:  # noqa: N802
+        return await self._operations.feedback(request.name, request.request_id, request.label)
+
     async def _not_offered(self, request: Any, context: Any) -> Message:
         raise NotOffered(f"{type(request).__name__.removesuffix('Request')} is not offered yet")
 
