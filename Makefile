@@ -148,6 +148,9 @@ show-faults: $(DEV)  ## page faults of the gateway per request; beside a server 
 show-batching: $(DEV)  ## requests that share a run of the model: answers per second, and the wait of a lone one
 	@$(BIN)/python -m benchmarks.show.batching
 
+show-drift: $(DEV)  ## a camera that is turned: alarms, false alarms, accuracy by late labels (2 min)
+	@$(BIN)/python -m benchmarks.show.drift
+
 show-runpath: $(DEV)  ## what a worker adds to ONNX Runtime, alone over its link
 	@$(BIN)/python -m benchmarks.runpath
 

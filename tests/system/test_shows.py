@@ -36,6 +36,7 @@ SHORT = {
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
     "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
+    "drift": ["--reference", "250", "--recorded", "200", "--turned", "100", "--starts", "20", "--replayed", "50000"],
     "faults": ["--calls", "100"],
 }
 
