@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -41,14 +41,17 @@ from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
 from gateway.models.fetch import Fetcher
+from gateway.models.folder import Follower
 from gateway.models.guard import EVERY as GUARD_EVERY
 from gateway.models.guard import Guard
 from gateway.models.ledger import Ledger
 from gateway.models.loading import Loader
-from gateway.models.plans import RepositoryControl, follow_manifests
+from gateway.models.plans import RepositoryControl
+from gateway.models.signing import Trust, TrustUnavailable
 from gateway.models.state import State, StateUnusable
 from gateway.models.steering import Steering
 from gateway.models.store import Store
+from gateway.models.sweeping import keep_swept
 from gateway.observation.mirror import Mirror
 from gateway.observation.observation import Observation
 from gateway.observation.observer import Observer
@@ -130,6 +133,10 @@ async def _serve(
         events.emit("setting-refused", problem)
     trace = build_trace(config.telemetry.otlp, config.telemetry.sample_ratio)
     upkeep = Upkeep()
+    try:
+        trust = Trust(config.trust)
+    except TrustUnavailable as missing:
+        raise StartFailed(f"trust.keys: {missing}") from missing
 
     def tidy() -> None:
         upkeep.step(time.monotonic(), pipeline.in_flight.requests, recorder.taken)
@@ -160,9 +167,11 @@ async def _serve(
     )
     relief = MemoryRelief(catalog, events.emit)
     fetcher = Fetcher(config.fetch)
-    store = Store(settings.state_dir, fetcher.fetch, config.store, kept=lambda: catalog.needed)
+    store = Store(
+        settings.state_dir, fetcher.fetch, config.store, kept=lambda: catalog.needed, wanted=lambda: catalog.wanted
+    )
     ledger = Ledger(State(settings.state_dir), events)
-    steering = Steering(catalog, ledger, store, events.emit)
+    steering = Steering(catalog, ledger, store, events.emit, signatures_required=config.trust.required)
     observer = Observer(settings.state_dir, given=terms.inherited)
     guard = Guard(
         catalog,
@@ -175,7 +184,7 @@ async def _serve(
     observation = build_observation(observer, shadows, table, catalog, events.emit, settings.state_dir)
     observation.labelled = guard.labelled
     operations = GatewayOperations(
-        catalog, workers, steering, guard, recorder, events, stop.set, lambda: memory.state, observation
+        catalog, workers, steering, guard, recorder, events, stop.set, lambda: memory.state, trust, observation
     )
     journal = open_journal(config)
     heat = DeviceHeat(
@@ -226,7 +235,7 @@ async def _serve(
             for problem in store.prepare():
                 events.emit("store-problem", problem)
         except OSError as failed:
-            raise StartFailed(f"the state directory {settings.state_dir} can't be used: {failed.strerror}") from failed
+            raise StartFailed(f"{failed.filename or settings.state_dir} can't be used: {failed.strerror}") from failed
         try:
             known, damaged = await ledger.open()
         except StateUnusable as failed:
@@ -239,10 +248,8 @@ async def _serve(
         observer.start()
         await workers.introduced()
         steering.restore(known)
-        for gone in await asyncio.to_thread(store.sweep, catalog.wanted()):
-            events.emit("store-swept", f"{gone}: no version wants it any more")
         background.append(asyncio.create_task(ledger.keep_events()))
-        await _follow(settings, operations, events, repository, background)
+        await _follow(settings, operations, trust, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
         for door in doors:
@@ -255,6 +262,8 @@ async def _serve(
         upkeep.settle()
         background.append(asyncio.create_task(_every(_UPKEEP_SECONDS, tidy)))
         background.append(asyncio.create_task(_every(GUARD_EVERY, guard.look)))
+        whole = not damaged and not known.problems  # else the files may be all that is left of what was accepted
+        background.append(asyncio.create_task(keep_swept(catalog, store, events.emit, whole)))
         _announce(listeners, metrics)
         background.append(asyncio.create_task(_watchdog()))
         await stop.wait()
@@ -371,6 +380,7 @@ def build_observation(
 async def _follow(
     settings: ServeSettings,
     operations: GatewayOperations,
+    trust: Trust,
     events: Events,
     repository: RepositoryControl | None,
     background: list[asyncio.Task[None]],
@@ -382,30 +392,10 @@ async def _follow(
         await looked.wait()
     if settings.manifests is not None:
         first = asyncio.Event()
-        pending: set[asyncio.Future[object]] = set()
-
-        def later(work: Awaitable[object]) -> None:
-            task = asyncio.ensure_future(work)
-            pending.add(task)
-            task.add_done_callback(pending.discard)
-            task.add_done_callback(lambda _: first.set())
-
-        def failed(problem: str) -> None:
-            events.emit("manifest-refused", problem)
-            first.set()
-
-        background.append(
-            asyncio.create_task(
-                follow_manifests(
-                    settings.manifests,
-                    lambda manifests: later(operations.accept(manifests)),
-                    lambda name, label: later(operations.delete(name, label)),
-                    failed,
-                )
-            )
-        )
+        follower = Follower(settings.manifests, trust, operations, events.emit)
+        background.append(asyncio.create_task(follower.follow(first.set)))
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(first.wait(), 2.0)
+            await asyncio.wait_for(first.wait(), SETTLE_LIMIT)
 
 
 async def _drain(life: Life, health: Health, listeners: list[Listener], limit: float) -> None:

@@ -11,7 +11,7 @@ import click
 from edgeway.v1 import control_pb2 as control
 from gateway.cli.control import Control, control_option
 from gateway.cli.errors import fail
-from gateway.cli.output import Row, show, stamp
+from gateway.cli.output import Row, progress_text, show, stamp
 
 _WATCHED_EVERY = 1.0
 """Seconds between two looks of --watch."""
@@ -104,7 +104,11 @@ def _deployments(gateway: Control, name: str, form: str) -> None:
     if form != "table":
         show(rows, form, [], "")
         return
-    flat = [{"name": row["name"], **version} for row in rows for version in row["versions"]]
+    flat = [
+        {"name": deployment.name, **version_row(version), "state": progress_text(version)}
+        for deployment in response.deployments
+        for version in deployment.versions
+    ]
     show(flat, form, _DEPLOYMENT_COLUMNS, "no deployments; add one with `edgeway apply -f FILE`")
 
 
@@ -140,6 +144,9 @@ def _figures(version: Any) -> Row:
         "drift": version.drift if version.HasField("drift") else None,
         "driftDetail": version.drift_detail,
         "agreement": version.agreement if version.HasField("agreement") else None,
+        "progress": {"done": version.progress.done, "total": version.progress.total or None}
+        if version.HasField("progress")
+        else None,
         "shadow": version.shadow,
         "steps": list(version.steps),
         "comparisons": [

@@ -16,6 +16,8 @@ _VERBS = {
     "traffic": "gateway.cli.rollout:traffic",
     "validate": "gateway.cli.models:validate",
     "schema": "gateway.cli.models:schema",
+    "sign": "gateway.cli.sign:sign",
+    "verify": "gateway.cli.sign:verify",
     "feedback": "gateway.cli.feedback:feedback",
     "infer": "gateway.cli.infer:infer",
     "doctor": "gateway.cli.doctor:doctor",

@@ -55,7 +55,9 @@ class Lifecycle(Protocol):
 class Operations(Protocol):
     """What operators may ask; raises EdgewayError."""
 
-    async def apply(self, manifests: Sequence[str]) -> control_pb2.ApplyResponse: ...
+    async def apply(
+        self, manifests: Sequence[str], signed: Sequence[control_pb2.SignedManifests] = ()
+    ) -> control_pb2.ApplyResponse: ...
 
     async def delete(self, name: str, version: str) -> control_pb2.DeleteResponse: ...
 
