@@ -12,7 +12,7 @@ from edgeway.datatypes import BY_NAME, nbytes
 from edgeway.frames import TensorPlace, aligned
 from gateway.device.shedding import sheds
 from gateway.plan import KEPT, Plan, plan_of
-from gateway.request import Request, Signature, TensorSpec
+from gateway.request import Answer, Request, Signature, TensorSpec
 from gateway.routing.breaker import Breaker
 from gateway.routing.estimate import Estimates, RunEstimate
 from gateway.routing.policy import Candidate
@@ -102,6 +102,8 @@ class Target:
     """Why the worker refused to load it."""
     barred: bool = False
     """It does not agree with its golden samples here; ``failure`` says for which and by how much."""
+    provenance: str = ""
+    """Where what is loaded was proved to run."""
     golden: str = ""
     """What the check with golden samples found, where it passed."""
     order: LoadOrder | None = None
@@ -232,6 +234,14 @@ class Target:
         return f"<Target {self.name} {state} {self.in_flight} in flight>"
 
 
+class Sight(Protocol):
+    """Looks at a version's answers while they are still in their slots; ``observation.sight`` has the real one."""
+
+    def answered(self, request: Request, answer: Answer) -> None:
+        """Copies what is wanted of it; all else is for later, when the answer is on its way."""
+        ...
+
+
 class AnswerForm(NamedTuple):
     """The outputs of answers, without their values."""
 
@@ -255,6 +265,8 @@ class Version:
     """Requests between their routing and their answer."""
     retire: Callable[[], None] | None = None
     """Called once when the last user has left, after the catalog has taken the version out of the routes."""
+    seen: Sight | None = None
+    """Who looks at its answers; None: nobody."""
     input_index: Mapping[str, int] = field(init=False)
     output_index: Mapping[str, int] = field(init=False)
     output_sizes: tuple[int | None, ...] = field(init=False)

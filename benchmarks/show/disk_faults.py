@@ -7,6 +7,7 @@ import errno
 import hashlib
 import re
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import grpc
 import numpy as np
 
 from benchmarks.admin import Admin
-from benchmarks.harness import Gateway, Verdict, manifest, not_here, scaled, scratch
+from benchmarks.harness import Gateway, Verdict, manifest, not_here, scaled, scratch, wait_for
 from benchmarks.syscalls import Call, Supervised, available
 from edgeway.client import Client, InferenceError
 from edgeway.v1 import control_pb2 as control
@@ -26,26 +27,49 @@ CAUSES = {
 OUTCOME = 20.0
 """Seconds that an install gets."""
 OLD = "old"
+PARTS = {"/models": "model files", "/state.db": "state"}
+"""What is in the state directory."""
+NOTHING = "\0"
+"""In no path."""
+QUIET = 0.05
+"""Seconds without a call after which an install is over."""
+MISSED = 3
+"""So many installs in a row that make no n-th call end a sweep."""
 LINES = 8
 """So many exceptions are shown."""
 
 
 class Fault:
-    """Lets the n-th call fail, once."""
+    """Lets the n-th call on some of the files fail, once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._nth, self._error = 0, 0
+        self._nth, self._error, self._of = 0, 0, NOTHING
+        self._newest = 0.0
         self.calls: list[Call] = []
         self.struck: Call | None = None
 
-    def arm(self, nth: int, error: int) -> None:
-        """``nth``: from 1; 0: none fails."""
+    def arm(self, nth: int, error: int, of: str) -> None:
+        """``nth``: from 1; 0: none fails. ``of``: the part of the state directory that is counted."""
         with self._lock:
-            self._nth, self._error, self.calls, self.struck = nth, error, [], None
+            self._nth, self._error, self._of, self.calls, self.struck = nth, error, of, [], None
+
+    def disarm(self) -> list[Call]:
+        """Gives the calls since ``arm``."""
+        with self._lock:
+            self._of = NOTHING
+            return self.calls
+
+    @property
+    def quiet(self) -> bool:
+        """Whether what was begun is over: writing goes on behind an answer."""
+        return time.monotonic() - self._newest > QUIET
 
     def __call__(self, call: Call) -> int | None:
         with self._lock:
+            self._newest = time.monotonic()
+            if self._of not in call.path:
+                return None
             self.calls.append(call)
             if len(self.calls) != self._nth:
                 return None
@@ -65,12 +89,12 @@ class Installs:
         """The call that failed in the newest install."""
         self.before = self._models()
 
-    def one(self, nth: int, error: int) -> tuple[str, str]:
+    def one(self, nth: int, error: int, of: str) -> tuple[str, str]:
         """Install while the n-th call fails; how it ended (ready, failed, refused), and what is not as promised."""
         self.count += 1
         label = str(self.count)
         path = manifest(self._folder, "m", label, scaled(factor_of(label)).SerializeToString())
-        self._fault.arm(nth, error)
+        self._fault.arm(nth, error, of)
         try:
             self._admin.apply(path)
             status = self._admin.outcome("m", label, OUTCOME)
@@ -79,10 +103,9 @@ class Installs:
             state, reason = "refused", str(refused.details())  # type: ignore[attr-defined]
         except TimeoutError as late:
             state, reason = "late", str(late)
+        wait_for(lambda: self._fault.quiet, OUTCOME, "the end of the writing")
+        self._fault.disarm()
         self.struck = self._fault.struck
-        calls = self._fault.calls
-        self._fault.arm(0, 0)
-        self._fault.calls = calls
         problem = self._judge(label, state, reason, error if self.struck else 0)
         self._remove(label)
         (self._folder / f"m-{label}.onnx").unlink()
@@ -96,7 +119,7 @@ class Installs:
             return "" if right else f"ready, but {version} serves, and answers {got}"
         if not error:
             return f"{state} without a fault: {reason}"
-        if state == "late" or not CAUSES[error].search(reason):
+        if state == "late" or not names(reason, error):
             return f"{state}, and the error does not name the cause: {reason!r}"
         version, got = self._ask("")
         if (version, got) != (OLD, 2.0):
@@ -119,8 +142,7 @@ class Installs:
         except grpc.RpcError as unknown:
             if unknown.code() is not grpc.StatusCode.NOT_FOUND:  # type: ignore[attr-defined]
                 raise
-        for file in self._models() - self.before:
-            (self._folder / "state" / "models" / file).unlink()
+        wait_for(lambda: self._models() == self.before, OUTCOME, "the end of the files that nothing wants any more")
 
     def _models(self) -> set[str]:
         models = self._folder / "state" / "models"
@@ -158,6 +180,11 @@ class Watch:
         self._thread.join()
 
 
+def names(reason: str, error: int) -> bool:
+    """Whether a message says why. SQLite says of a sync only that it failed, whatever the disk said."""
+    return bool(CAUSES[error].search(reason)) or ("state.db" in reason and "disk I/O error" in reason)
+
+
 def factor_of(label: str) -> float:
     """What the version multiplies with."""
     return 2.0 if label == OLD else float(label) + 2
@@ -173,27 +200,13 @@ def sweep(folder: Path, every: int, verdict: Verdict) -> None:
         if done.returncode:
             raise SystemExit(done.stderr)
         watch, installs = Watch(gateway.unix), Installs(folder, gateway, fault)
-        state, problem = installs.one(0, 0)
-        kinds = Counter(call.name for call in fault.calls).most_common()
-        verdict.control(f"no fault: {state}{problem}; {', '.join(f'{count} {name}' for name, count in kinds)}")
-        for error in CAUSES:
-            ends, problems, nth = Counter[str](), [], 1
-            while True:
-                state, problem = installs.one(nth, error)
-                if installs.struck is None:
-                    break  # the install makes fewer calls than that
-                ends[state] += 1
-                if problem:
-                    problems.append(f"{nth} {installs.struck.name} {Path(installs.struck.path).name}: {problem}")
-                nth += every
-            told = ", ".join(f"{count} {end}" for end, count in ends.most_common())
-            verdict.check(
-                not problems and ends["failed"] + ends["refused"] > 0,
-                f"{errno.errorcode[error]} at call 1 to {nth - every}: {told}; the old version serves, the error names "
-                f"the cause, nothing partial is left: {len(problems)} exceptions (none)",
-            )
-            for line in problems[:LINES]:
-                print(f"         {line}")
+        for of, what in PARTS.items():
+            state, problem = installs.one(0, 0, of)
+            kinds = Counter(call.name for call in fault.calls).most_common()
+            verdict.control(f"{what}, no fault: {state}{problem}; {', '.join(f'{n} {name}' for name, n in kinds)}")
+            least = len(fault.calls)
+            for error in CAUSES:
+                each(installs, error, of, every, least, f"{what}, {errno.errorcode[error]}", verdict)
         watch.end()
         verdict.check(
             not watch.failures and watch.count > 50,
@@ -203,6 +216,32 @@ def sweep(folder: Path, every: int, verdict: Verdict) -> None:
         labels = installs.labels()
         verdict.check(labels == {OLD}, f"after a restart there is {', '.join(sorted(labels))} (only {OLD})")
     supervised.close()
+
+
+def each(installs: Installs, error: int, of: str, every: int, least: int, title: str, verdict: Verdict) -> None:
+    """The first call fails, then the second of another install, and so on, until installs make no more calls.
+
+    ``least``: as many as an install without a fault has made.
+    """
+    ends, problems, nth, missed, last = Counter[str](), list[str](), 1, 0, 0
+    while missed < MISSED or nth <= least:
+        state, problem = installs.one(nth, error, of)
+        if installs.struck is None:  # what is written behind an answer may be joined, so that this install wrote less
+            missed += 1
+        else:
+            missed, last = 0, nth
+            ends[state] += 1
+            if problem:
+                problems.append(f"{nth} {installs.struck.name} {Path(installs.struck.path).name}: {problem}")
+        nth += every
+    told = ", ".join(f"{count} {end}" for end, count in ends.most_common())
+    verdict.check(
+        not problems and ends["failed"] + ends["refused"] > 0,
+        f"{title} at call 1 to {last}: {told}; the old version serves, the error names the cause, "
+        f"nothing partial is left: {len(problems)} exceptions (none)",
+    )
+    for line in problems[:LINES]:
+        print(f"         {line}")
 
 
 def main() -> None:

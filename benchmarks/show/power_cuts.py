@@ -29,7 +29,7 @@ KINDS = ("install", "apply", "promote", "rollback")
 """A version without traffic; one that takes over once it is ready; one that takes over by command; the way back."""
 LASTS = 0.02
 """Seconds until an acknowledgement, and until a version is ready, to begin with; learned while it runs. The power goes
-within one and a half times one or the other.
+within twice the one or the other.
 """
 PADDING = 1 << 20
 """Bytes of text in each model, so that it takes a while to store."""
@@ -115,7 +115,7 @@ class Device:
             thread.start()
             begun.wait()
             within = self._random.choice((self._until_yes, self._until_done))[kind]
-            time.sleep(self._random.uniform(0, 1.5 * within))
+            time.sleep(self._random.uniform(0, 2 * within))
             act.moment = time.monotonic()
             self._disk.cut()
             self._kill()

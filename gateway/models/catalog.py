@@ -60,6 +60,8 @@ class Catalog:
         """Keys of the files in the store that traffic or a roll-back may need, each with who does. Replaced whole, so
         that any thread may look.
         """
+        self.wanted: frozenset[str] = frozenset()
+        """Keys of the files in the store of all versions that are known. Replaced whole, too."""
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -267,6 +269,8 @@ class Catalog:
         else:
             self._table.routes.pop(deployment.name, None)
         self.needed = {key: who for each in self._deployments.values() for key, who in each.needed().items()}
+        known = (revision for each in self._deployments.values() for revision in each.revisions)
+        self.wanted = frozenset(key for revision in known for key in revision.plan.keys)
         self.changed()
 
     def _split(self, deployment: Deployment) -> None:
@@ -321,10 +325,6 @@ class Catalog:
     @property
     def deployments(self) -> Mapping[str, Deployment]:
         return {name: deployment for name, deployment in self._deployments.items() if deployment.revisions}
-
-    def wanted(self) -> set[str]:
-        """Keys of the files in the store of all versions that are known."""
-        return {key for each in self._deployments.values() for r in each.revisions for key in r.plan.keys}
 
     def deployment(self, name: str) -> Deployment:
         """Raises NotFound."""

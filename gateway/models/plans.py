@@ -17,18 +17,18 @@ from gateway.models.manifest import (
     Artifact,
     Batching,
     Check,
+    Golden,
     ModelDeployment,
     ModelFile,
     accelerator_kind,
     hex_digest,
 )
-from gateway.models.manifest_files import content_hash, load_manifests
-from gateway.models.repository import INTERVAL, KEPT_VERSIONS, Found, follow, scan
+from gateway.models.manifest_files import content_hash
+from gateway.models.repository import KEPT_VERSIONS, Found, follow, scan
 from gateway.models.revision import Plan, PlannedArtifact
 from gateway.models.sources.uris import beside
 from gateway.models.store import Artifact as StoredFile
 from gateway.models.store import Store, Told, Wanted, file_sha256
-from gateway.strict_yaml import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +39,15 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
     targets = manifest.target_order()
     budget, batching = spec.latency.budget_ms, spec.batching or Batching(max_size=1)
     files = [*_files(spec.model), *(wanted for file in spec.artifacts for wanted in _files(file))]
-    golden, reference = _golden(manifest), _reference(manifest)
+    content = _same_files(manifest, batching)
+    golden = _golden(spec.golden, content)
+    reference = _reference(manifest, golden, content)
     return Plan(
         name=manifest.name,
         version=manifest.version,
         order=(1, sequence),
         content=content_hash(manifest),
-        file=_same_files(manifest, batching),
+        file=content,
         artifacts=(
             _planned(spec.model, "", spec.golden, store),
             *(_planned(file, accelerator_kind(file.accelerator), file.golden, store) for file in spec.artifacts),
@@ -89,21 +91,19 @@ def _planned(file: ModelFile | Artifact, accelerator: str, check: Check | None, 
     )
 
 
-def _golden(manifest: ModelDeployment) -> Wanted | None:
-    golden = manifest.spec.golden
-    if golden is None:
-        return None
-    return Wanted(golden.uri, hex_digest(golden.checksum or ""), edition=content_hash(manifest))
+def _golden(golden: Golden | None, edition: str) -> Wanted | None:
+    """Without a checksum they are fetched anew when the version is loaded anew."""
+    return Wanted(golden.uri, hex_digest(golden.checksum or ""), edition=edition) if golden else None
 
 
-def _reference(manifest: ModelDeployment) -> Wanted | None:
+def _reference(manifest: ModelDeployment, golden: Wanted | None, edition: str) -> Wanted | None:
     """The outputs that drift is measured against: golden samples have some too."""
     drift = manifest.spec.drift
     if drift is None and manifest.spec.rollback.max_drift is None:
         return None
     if drift is None or drift.reference is None:
-        return _golden(manifest)
-    return Wanted(drift.reference, hex_digest(drift.checksum or ""), edition=content_hash(manifest))
+        return golden
+    return Wanted(drift.reference, hex_digest(drift.checksum or ""), edition=edition)
 
 
 def _fetch(wanted: Wanted | None, store: Store) -> Callable[[Told], StoredFile] | None:
@@ -190,41 +190,3 @@ class RepositoryControl:
             if self._offered.get(key) != plan.content:
                 self._offered[key] = plan.content
                 self._catalog.offer(plan)
-
-
-async def follow_manifests(
-    folder: Path,
-    apply: Callable[[list[ModelDeployment]], object],
-    remove: Callable[[str, str], object],
-    failed: Callable[[str], None],
-) -> None:
-    """Apply the manifests of a folder at once and whenever they change; a manifest that goes takes its version along.
-
-    A folder with a mistake in it changes nothing: what served goes on. Until cancelled.
-    """
-    known: dict[tuple[str, str], str] = {}
-    seen: object = None
-    while True:
-        stamp = await asyncio.to_thread(_stamp, folder)
-        if stamp != seen:
-            seen = stamp
-            try:
-                manifests = await asyncio.to_thread(load_manifests, folder) if stamp else []
-            except ConfigError as refused:
-                failed(str(refused))
-            else:
-                now = {(m.name, m.version): content_hash(m) for m in manifests}
-                apply([m for m in manifests if known.get((m.name, m.version)) != now[m.name, m.version]])
-                for name, version in known.keys() - now.keys():
-                    remove(name, version)
-                known = now
-        await asyncio.sleep(INTERVAL)
-
-
-def _stamp(folder: Path) -> list[tuple[str, int, int]]:
-    """Changes when a file of the folder does; ConfigMap mounts change the target of a link, hence no lstat."""
-    try:
-        files = sorted(file for file in folder.iterdir() if file.suffix in (".yaml", ".yml", ".json"))
-        return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
-    except OSError:
-        return []

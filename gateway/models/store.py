@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from urllib.parse import unquote, urlsplit
 from gateway.config import StoreSettings
 from gateway.models.sources.uris import masked, suffix_of
 from gateway.models.space import Item, free_room, no_room, to_go
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _LOOK_AGAIN = 1 << 20
@@ -99,11 +102,14 @@ class Store:
         fetch: Fetch | None = None,
         settings: StoreSettings | None = None,
         kept: Callable[[], Mapping[str, str]] = dict,
+        wanted: Callable[[], Collection[str]] = frozenset,
     ) -> None:
-        """``kept()`` gives the keys of files that must stay, each with who needs it; any thread calls it."""
+        """``kept()`` gives the keys of files that must stay, each with who needs it, ``wanted()`` those that accepted
+        manifests name. Any thread calls them.
+        """
         self._fetch: Fetch = fetch or copy_local
         self._settings = settings or StoreSettings()
-        self._kept = kept
+        self._kept, self._wanted = kept, wanted
         self._models = root / "models"
         self._partial = self._models / "partial"
         self._guard = threading.Lock()
@@ -152,22 +158,25 @@ class Store:
                 at = f" ({Path(failed.filename).name})" if isinstance(failed.filename, str) else ""
                 raise ArtifactRefused(f"the model store can't take {_name(wanted)}: {failed.strerror}{at}") from failed
 
-    def sweep(self, wanted: Collection[str]) -> list[str]:
-        """Delete what no accepted manifest wants any more, by its key; gives the names of what went."""
-        with self._guard:
-            needed = self._busy().union(wanted)
-            gone = [item.path for item in self._items() if item.keys.isdisjoint(needed)]
-            with contextlib.suppress(OSError):
-                gone += [part for part in self._partial.iterdir() if part.name[:64] not in needed]
-            return [path.name for path in gone if _delete(path)]
+    def sweep(self) -> list[str]:
+        """Delete what no accepted manifest wants any more; gives the names of what went.
 
-    def collect(self, kept: Collection[str], room: int) -> list[str]:
-        """Delete until there is room for so many bytes, the oldest use first, nothing of ``kept``.
+        Nothing of it can be wanted again meanwhile: who begins to fetch waits.
+        """
+        with self._guard, contextlib.suppress(OSError):
+            needed = self._busy().union(self._wanted())
+            gone = [item.path for item in self._items() if item.keys.isdisjoint(needed)]
+            gone += [part for part in self._partial.iterdir() if part.name[:64] not in needed]
+            return [path.name for path in gone if _delete(path)]
+        return []
+
+    def collect(self, room: int) -> list[str]:
+        """Delete until there is room for so many bytes, the oldest use first, nothing that must stay.
 
         Gives the names of what went. There may be less room afterwards: then nothing more may go.
         """
         with self._guard, contextlib.suppress(OSError):  # a folder that is gone has nothing that may go
-            going = to_go(self._items(), self._busy().union(kept), room - self._room()[0])
+            going = to_go(self._items(), self._busy().union(self._kept()), room - self._room()[0])
             return [item.path.name for item in going if _delete(item.path)]
         return []
 
@@ -229,16 +238,12 @@ class Store:
         here = self._here(wanted.sha256.lower())
         source, fetch = (Wanted(here.as_uri(), wanted.key), copy_local) if here else (wanted, self._fetch)
         if not wanted.sha256:
-            _delete(part)  # nothing could tell whether what comes is the rest of this
-        begun = part.exists()
+            self._drop(part)  # nothing could tell whether what comes is the rest of this
         try:
-            if begun and file_sha256(part) == wanted.key:
+            if part.exists() and file_sha256(part) == wanted.key:
                 return part, _settle(part, wanted.key)
             self._make_room(wanted, (wanted.size or 0) - _size(part))
             digest = _settle(part, fetch(source, part, self._watched(wanted, told)).lower())
-            if begun and digest != wanted.key:  # the beginning was no beginning of this, as after a power cut
-                _delete(part)
-                digest = _settle(part, fetch(source, part, self._watched(wanted, told)).lower())
             if wanted.sha256 and digest != wanted.key:
                 raise ArtifactRefused(
                     f"checksum mismatch: {_name(wanted)}: expected sha256:{wanted.key}, got sha256:{digest}"
@@ -287,8 +292,8 @@ class Store:
     def _make_room(self, wanted: Wanted, needed: int) -> None:
         """Raises ArtifactRefused: there is none, even without all that may go; then nothing goes."""
         needed = max(needed, 0)
-        kept = self._kept()
         with self._guard:
+            kept = self._kept()
             free, limit = self._room()
             free -= sum(promise for key, promise in self._promised.items() if key != wanted.key)
             items = list(self._items())
@@ -296,6 +301,7 @@ class Store:
             if free + sum(item.size for item in going) < needed:
                 raise ArtifactRefused(no_room(_name(wanted), needed, free, limit, items, kept))
             for item in going:
+                log.info("deleted to make room: %s", item.path.name)
                 _delete(item.path)
             self._promised[wanted.key] = needed
 
@@ -435,8 +441,8 @@ def _settle(part: Path, digest: str) -> str:
     try:
         if os.fstat(fd).st_nlink != 1:
             raise ArtifactRefused(f"{part.name}: another file is linked to it")
-        os.fchmod(fd, 0o440)
         os.fsync(fd)
+        os.fchmod(fd, 0o440)
     finally:
         os.close(fd)
     return digest

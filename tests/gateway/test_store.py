@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import StoreSettings
@@ -176,20 +176,11 @@ def test_a_download_that_lost_its_link_goes_on_after_a_restart(tmp_path, models)
     assert seen == [b"mod"]
 
 
-def test_a_beginning_that_is_none_is_thrown_away_and_the_file_fetched_from_the_start(tmp_path, models):
-    fetched = Source(b"model")
-    store = Store(tmp_path / "state", fetched)
-    store.prepare()
-    (models / "partial" / sha(b"model")).write_bytes(b"\0\0\0")  # as after a power cut
-    assert store.fetch(Wanted("s3://b/m.onnx", sha(b"model")), (), untold).path.read_bytes() == b"model"
-    assert fetched.asked == 2
-
-
 @pytest.mark.parametrize("failure", [ArtifactRefused("too long"), OSError(5, "Input/output error")])
 def test_a_download_that_nobody_can_go_on_with_leaves_nothing(tmp_path, models, failure):
     def fails(wanted: Wanted, part: Path, told: object) -> str:
         part.write_bytes(b"mod")
-        part.with_name(part.name + ".etag").write_text("x")
+        part.with_name(part.name + ".from").write_text("x")
         raise failure
 
     with pytest.raises(ArtifactRefused, match=r"too long|m\.onnx: Input/output error"):
@@ -198,14 +189,14 @@ def test_a_download_that_nobody_can_go_on_with_leaves_nothing(tmp_path, models, 
 
 
 def test_sweeping_takes_what_no_manifest_wants(tmp_path, models):
-    store = Store(tmp_path / "state")
-    store.prepare()
     here, gone = wanted(tmp_path, b"here", "here.onnx"), wanted(tmp_path, b"gone", "gone.onnx")
+    store = Store(tmp_path / "state", wanted=lambda: {here.key, "1" * 64})
+    store.prepare()
     for each in (here, gone):
         store.fetch(each, (), untold)
     for key in ("1" * 64, "2" * 64):
         (models / "partial" / key).write_bytes(b"beginning")
-    assert set(store.sweep({here.key, "1" * 64})) == {f"{gone.key}.onnx", "2" * 64}
+    assert set(store.sweep()) == {f"{gone.key}.onnx", "2" * 64}
     assert files(models) == {f"{here.key}.onnx", f"partial/{'1' * 64}"}
 
 
@@ -213,15 +204,16 @@ def test_sweeping_takes_what_no_manifest_wants(tmp_path, models):
 
 
 def test_a_file_without_checksum_is_fetched_anew_only_with_another_edition(tmp_path):
-    fetched = Source(b"samples")
-    store = Store(tmp_path / "state", fetched)
+    fetched, needed = Source(b"samples"), set[str]()
+    store = Store(tmp_path / "state", fetched, wanted=lambda: needed)
     first = Wanted("s3://b/golden.npz", "", edition="first")
     assert store.fetch(first, (), untold).sha256 == sha(b"samples")
     fetched.content = b"others"
     assert Store(tmp_path / "state", fetched).fetch(first, (), untold).sha256 == sha(b"samples")
     second = Wanted("s3://b/golden.npz", "", edition="second")
     assert store.fetch(second, (), untold).path.read_bytes() == b"others"
-    assert store.sweep({second.key}) == [f"{sha(b'samples')}.npz"]
+    needed.add(second.key)
+    assert store.sweep() == [f"{sha(b'samples')}.npz"]
     assert store.fetch(second, (), untold).sha256 == sha(b"others")
     assert fetched.asked == 2
 
@@ -277,6 +269,16 @@ def test_room_is_made_by_the_oldest_use_and_never_of_what_is_kept(tmp_path, mode
     kept[each["a"].key] = "detector 1"
     store.fetch(each["d"], (), untold)
     assert files(models) == {f"{each[name].key}.onnx" for name in "acd"}
+
+
+def test_a_limit_that_was_lowered_holds_again_after_a_collection(tmp_path, models):
+    each = [wanted(tmp_path, name.encode() * MB, f"{name}.onnx") for name in "abc"]
+    for age, file in enumerate(each):
+        os.utime(Store(tmp_path / "state").fetch(file, (), untold).path, (age, age))
+    kept = {each[0].key: "detector 1"}
+    store = Store(tmp_path / "state", None, StoreSettings(max_mb=2, reserve_mb=0), lambda: kept)
+    assert store.collect(0) == [f"{each[1].key}.onnx"]
+    assert store.collect(3 * MB) == [f"{each[2].key}.onnx"]  # one byte more than can be had, and nothing that is kept
 
 
 def test_without_room_nothing_goes_and_the_reason_says_who_has_it(tmp_path, models):
@@ -336,6 +338,7 @@ def test_nothing_that_is_kept_goes_and_no_more_than_is_needed(items, kept, short
     assert all(went.used <= stays.used for went in going for stays in set(free) - set(going))
 
 
+@settings(max_examples=25)  # these write files
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(1, 3)), max_size=10), st.frozensets(st.integers(0, 7)))
 def test_the_store_stays_within_its_budget_or_says_so(tmp_path_factory, wishes, kept):
     folder = tmp_path_factory.mktemp("store")
@@ -372,7 +375,7 @@ def test_what_is_not_of_the_store_is_told_and_left_alone(store, models):
 
 def test_a_folder_that_went_is_made_again(store, tmp_path, models):
     shutil.rmtree(models)
-    assert store.sweep(()) == store.collect((), MB) == []
+    assert store.sweep() == store.collect(MB) == []
     assert store.fetch(wanted(tmp_path, b"model"), (), untold).path.read_bytes() == b"model"
 
 

@@ -32,15 +32,20 @@ SHORT = {
     "model_files": [],
     "disk_faults": ["--every", "3"],
     "power_cuts": ["--cuts", "6", "--controls", "2"],
+    "fetch": ["--mb", "10", "--cuts", "6"],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
-    "split": ["--keys", "300", "--hundreds", "2"],
+    "canary-bad": ["--only", "slow", "--killed", "no", "--seconds", "1"],
+    "canary-hot": ["--only", "throttled", "--seconds", "2"],
+    "split": ["--keys", "200", "--hundreds", "1"],
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
+    "drift": ["--reference", "250", "--recorded", "200", "--turned", "100", "--starts", "20", "--replayed", "50000"],
+    "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
     "faults": ["--calls", "100"],
 }
 
 
-TIMED = {"batching", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
+TIMED = {"batching", "canary-bad", "shadow", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
 """These judge milliseconds. A shared machine may stand still for 100 ms in the few seconds of a short form, which is no
 fault of what is shown; one that falls short twice in a row has something to say."""
 

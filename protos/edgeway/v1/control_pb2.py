@@ -25,34 +25,36 @@ _FILE = POOL.AddSerializedFile(
     b'ht\x12\x14\n\x05total\x18\x02 \x01(\x04R\x05total\x12\x10\n\x03low\x18\x03 \x01(\x01R\x03low\x12\x12\n\x04high\x18\x04 \x01(\x01R\x04high"_\n\nComparison\x12\x0e\n\x02of\x18\x01 \x01(\tR\x02of\x12\x17\n\x07'
     b'p_value\x18\x02 \x01(\x01R\x06pValue\x12\x12\n\x04here\x18\x03 \x01(\x01R\x04here\x12\x14\n\x05there\x18\x04 \x01(\x01R\x05there"]\n\x10DeploymentStatus\x12\x12\n\x04name\x18\x01 \x01('
     b'\tR\x04name\x125\n\x08versions\x18\x02 \x03(\x0b2\x19.edgeway.v1.VersionStatusR\x08versions"X\n\x16GetDeploymentsResponse\x12>\n\x0bdepl'
-    b'oyments\x18\x01 \x03(\x0b2\x1c.edgeway.v1.DeploymentStatusR\x0bdeployments"\x8c\x02\n\x0cTargetStatus\x12\x1e\n\ndeployment\x18\x01 \x01(\tR\nd'
+    b'oyments\x18\x01 \x03(\x0b2\x1c.edgeway.v1.DeploymentStatusR\x0bdeployments"\xc8\x02\n\x0cTargetStatus\x12\x1e\n\ndeployment\x18\x01 \x01(\tR\nd'
     b'eployment\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x16\n\x06worker\x18\x03 \x01(\tR\x06worker\x12\x14\n\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n\x06reason\x18\x05 \x01('
     b'\tR\x06reason\x12\x14\n\x05since\x18\x06 \x01(\x01R\x05since\x12\x1e\n\x0bwait_p95_ms\x18\x07 \x01(\x01R\twaitP95Ms\x12\x1c\n\nrun_p95_ms\x18\x08 \x01(\x01R\x08runP95Ms\x12\x14\n'
-    b'\x05share\x18\t \x01(\x01R\x05share\x12\x12\n\x04kind\x18\n \x01(\tR\x04kind"H\n\x12GetTargetsResponse\x122\n\x07targets\x18\x01 \x03(\x0b2\x18.edgeway.v1.Targ'
-    b'etStatusR\x07targets"\xfb\x03\n\x11AcceleratorStatus\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x18\n\x07backend\x18\x02 \x01(\tR\x07backend\x12\x12\n\x04kin'
-    b'd\x18\x03 \x01(\tR\x04kind\x12\x10\n\x03pid\x18\x04 \x01(\x05R\x03pid\x12\x14\n\x05state\x18\x05 \x01(\tR\x05state\x12\x16\n\x06reason\x18\x06 \x01(\tR\x06reason\x12\x14\n\x05since\x18\x07 \x01(\x01R\x05si'
-    b'nce\x12\x12\n\x04band\x18\x08 \x01(\tR\x04band\x12(\n\rtemperature_c\x18\t \x01(\x01H\x00R\x0ctemperatureC\x88\x01\x01\x12\x1a\n\x08restarts\x18\n \x01(\rR\x08restarts\x12\x1b\n'
-    b'\tin_flight\x18\x0b \x01(\rR\x08inFlight\x12\x1f\n\x0bqueue_depth\x18\x0c \x01(\rR\nqueueDepth\x12\x16\n\x06device\x18\r \x01(\tR\x06device\x12\x18\n\x07runtime\x18\x0e'
-    b' \x01(\tR\x07runtime\x12\x14\n\x05sheds\x18\x0f \x01(\tR\x05sheds\x12\x1a\n\x08forecast\x18\x10 \x01(\tR\x08forecast\x12\x1e\n\ndistrusted\x18\x11 \x01(\tR\ndistrusted\x12'
-    b'\x1c\n\tthrottled\x18\x12 \x01(\x08R\tthrottledB\x10\n\x0e_temperature_c"\\\n\x17GetAcceleratorsResponse\x12A\n\x0caccelerators\x18\x01 \x03(\x0b'
-    b'2\x1d.edgeway.v1.AcceleratorStatusR\x0caccelerators"\xb7\x01\n\x05Event\x12\x12\n\x04time\x18\x01 \x01(\x01R\x04time\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12'
-    b'\x1e\n\ndeployment\x18\x03 \x01(\tR\ndeployment\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\x16\n\x06worker\x18\x05 \x01(\tR\x06worker\x12\x18\n\x07message\x18\x06 \x01'
-    b'(\tR\x07message\x12\x1a\n\x08sequence\x18\x07 \x01(\x04R\x08sequence">\n\x11GetEventsResponse\x12)\n\x06events\x18\x01 \x03(\x0b2\x11.edgeway.v1.EventR'
-    b'\x06events"*\n\x12WatchEventsRequest\x12\x14\n\x05after\x18\x01 \x01(\x04R\x05after">\n\x0ePromoteRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07ver'
-    b'sion\x18\x02 \x01(\tR\x07version"5\n\x0fRollbackRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n\x02to\x18\x02 \x01(\tR\x02to"\xa9\x01\n\x11SetTrafficRequest'
-    b'\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12D\n\x07percent\x18\x02 \x03(\x0b2*.edgeway.v1.SetTrafficRequest.PercentEntryR\x07percent\x1a:\n\x0cPe'
-    b'rcentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01"*\n\x0eChangeResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07messa'
-    b'ge"\x0e\n\x0cDrainRequest"\x0f\n\rDrainResponse"Z\n\x0fFeedbackRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\t'
-    b'requestId\x12\x14\n\x05label\x18\x03 \x01(\tR\x05label2\xc8\x06\n\x07Control\x12<\n\x05Apply\x12\x18.edgeway.v1.ApplyRequest\x1a\x19.edgeway.v1.Appl'
-    b'yResponse\x12?\n\x06Delete\x12\x19.edgeway.v1.DeleteRequest\x1a\x1a.edgeway.v1.DeleteResponse\x12L\n\x0eGetDeployments\x12\x16.e'
-    b'dgeway.v1.GetRequest\x1a".edgeway.v1.GetDeploymentsResponse\x12D\n\nGetTargets\x12\x16.edgeway.v1.GetRequest\x1a\x1e'
-    b'.edgeway.v1.GetTargetsResponse\x12N\n\x0fGetAccelerators\x12\x16.edgeway.v1.GetRequest\x1a#.edgeway.v1.GetAccele'
-    b'ratorsResponse\x12B\n\tGetEvents\x12\x16.edgeway.v1.GetRequest\x1a\x1d.edgeway.v1.GetEventsResponse\x12B\n\x0bWatchEvent'
-    b's\x12\x1e.edgeway.v1.WatchEventsRequest\x1a\x11.edgeway.v1.Event0\x01\x12A\n\x07Promote\x12\x1a.edgeway.v1.PromoteRequest\x1a\x1a.'
-    b'edgeway.v1.ChangeResponse\x12C\n\x08Rollback\x12\x1b.edgeway.v1.RollbackRequest\x1a\x1a.edgeway.v1.ChangeResponse\x12G'
-    b'\n\nSetTraffic\x12\x1d.edgeway.v1.SetTrafficRequest\x1a\x1a.edgeway.v1.ChangeResponse\x12<\n\x05Drain\x12\x18.edgeway.v1.Dr'
-    b'ainRequest\x1a\x19.edgeway.v1.DrainResponse\x12C\n\x08Feedback\x12\x1b.edgeway.v1.FeedbackRequest\x1a\x1a.edgeway.v1.Chan'
-    b'geResponseb\x06proto3'
+    b'\x05share\x18\t \x01(\x01R\x05share\x12\x12\n\x04kind\x18\n \x01(\tR\x04kind\x12\x1e\n\nprovenance\x18\x0b \x01(\tR\nprovenance\x12\x1a\n\x08artifact\x18\x0c \x01(\tR\x08artif'
+    b'act"H\n\x12GetTargetsResponse\x122\n\x07targets\x18\x01 \x03(\x0b2\x18.edgeway.v1.TargetStatusR\x07targets"\xfb\x03\n\x11AcceleratorSta'
+    b'tus\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x18\n\x07backend\x18\x02 \x01(\tR\x07backend\x12\x12\n\x04kind\x18\x03 \x01(\tR\x04kind\x12\x10\n\x03pid\x18\x04 \x01(\x05R\x03pid\x12\x14\n\x05s'
+    b'tate\x18\x05 \x01(\tR\x05state\x12\x16\n\x06reason\x18\x06 \x01(\tR\x06reason\x12\x14\n\x05since\x18\x07 \x01(\x01R\x05since\x12\x12\n\x04band\x18\x08 \x01(\tR\x04band\x12(\n\rtemperatu'
+    b're_c\x18\t \x01(\x01H\x00R\x0ctemperatureC\x88\x01\x01\x12\x1a\n\x08restarts\x18\n \x01(\rR\x08restarts\x12\x1b\n\tin_flight\x18\x0b \x01(\rR\x08inFlight\x12\x1f\n\x0bqueue_'
+    b'depth\x18\x0c \x01(\rR\nqueueDepth\x12\x16\n\x06device\x18\r \x01(\tR\x06device\x12\x18\n\x07runtime\x18\x0e \x01(\tR\x07runtime\x12\x14\n\x05sheds\x18\x0f \x01(\tR\x05sheds\x12'
+    b'\x1a\n\x08forecast\x18\x10 \x01(\tR\x08forecast\x12\x1e\n\ndistrusted\x18\x11 \x01(\tR\ndistrusted\x12\x1c\n\tthrottled\x18\x12 \x01(\x08R\tthrottledB\x10\n\x0e_te'
+    b'mperature_c"\\\n\x17GetAcceleratorsResponse\x12A\n\x0caccelerators\x18\x01 \x03(\x0b2\x1d.edgeway.v1.AcceleratorStatusR\x0cacc'
+    b'elerators"\xb7\x01\n\x05Event\x12\x12\n\x04time\x18\x01 \x01(\x01R\x04time\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1e\n\ndeployment\x18\x03 \x01(\tR\ndeployment\x12\x18\n\x07v'
+    b'ersion\x18\x04 \x01(\tR\x07version\x12\x16\n\x06worker\x18\x05 \x01(\tR\x06worker\x12\x18\n\x07message\x18\x06 \x01(\tR\x07message\x12\x1a\n\x08sequence\x18\x07 \x01(\x04R\x08seque'
+    b'nce">\n\x11GetEventsResponse\x12)\n\x06events\x18\x01 \x03(\x0b2\x11.edgeway.v1.EventR\x06events"*\n\x12WatchEventsRequest\x12\x14\n\x05aft'
+    b'er\x18\x01 \x01(\x04R\x05after">\n\x0ePromoteRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version"5\n\x0fRollbackReque'
+    b'st\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n\x02to\x18\x02 \x01(\tR\x02to"\xa9\x01\n\x11SetTrafficRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12D\n\x07percent\x18\x02 \x03('
+    b'\x0b2*.edgeway.v1.SetTrafficRequest.PercentEntryR\x07percent\x1a:\n\x0cPercentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05valu'
+    b'e\x18\x02 \x01(\x05R\x05value:\x028\x01"*\n\x0eChangeResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message"\x0e\n\x0cDrainRequest"\x0f\n\rDrainResponse"'
+    b'Z\n\x0fFeedbackRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x14\n\x05label\x18\x03 \x01(\tR\x05label"z\n\x10F'
+    b'eedbackResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x1c\n\tpredicted\x18\x03 \x01(\tR\tpredicte'
+    b'd\x12\x14\n\x05right\x18\x04 \x01(\x08R\x05right2\xca\x06\n\x07Control\x12<\n\x05Apply\x12\x18.edgeway.v1.ApplyRequest\x1a\x19.edgeway.v1.ApplyRespons'
+    b'e\x12?\n\x06Delete\x12\x19.edgeway.v1.DeleteRequest\x1a\x1a.edgeway.v1.DeleteResponse\x12L\n\x0eGetDeployments\x12\x16.edgeway.v'
+    b'1.GetRequest\x1a".edgeway.v1.GetDeploymentsResponse\x12D\n\nGetTargets\x12\x16.edgeway.v1.GetRequest\x1a\x1e.edgeway'
+    b'.v1.GetTargetsResponse\x12N\n\x0fGetAccelerators\x12\x16.edgeway.v1.GetRequest\x1a#.edgeway.v1.GetAcceleratorsRe'
+    b'sponse\x12B\n\tGetEvents\x12\x16.edgeway.v1.GetRequest\x1a\x1d.edgeway.v1.GetEventsResponse\x12B\n\x0bWatchEvents\x12\x1e.edge'
+    b'way.v1.WatchEventsRequest\x1a\x11.edgeway.v1.Event0\x01\x12A\n\x07Promote\x12\x1a.edgeway.v1.PromoteRequest\x1a\x1a.edgeway.'
+    b'v1.ChangeResponse\x12C\n\x08Rollback\x12\x1b.edgeway.v1.RollbackRequest\x1a\x1a.edgeway.v1.ChangeResponse\x12G\n\nSetTra'
+    b'ffic\x12\x1d.edgeway.v1.SetTrafficRequest\x1a\x1a.edgeway.v1.ChangeResponse\x12<\n\x05Drain\x12\x18.edgeway.v1.DrainReque'
+    b'st\x1a\x19.edgeway.v1.DrainResponse\x12E\n\x08Feedback\x12\x1b.edgeway.v1.FeedbackRequest\x1a\x1c.edgeway.v1.FeedbackResp'
+    b'onseb\x06proto3'
 )
 DESCRIPTOR = POOL.FindFileByName('edgeway/v1/control.proto')
 
@@ -84,6 +86,7 @@ ChangeResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['ChangeRespons
 DrainRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['DrainRequest'])
 DrainResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['DrainResponse'])
 FeedbackRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['FeedbackRequest'])
+FeedbackResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['FeedbackResponse'])
 
 SERVICES = {
     'edgeway.v1.Control': {
@@ -98,6 +101,6 @@ SERVICES = {
         'Rollback': Method('/edgeway.v1.Control/Rollback', RollbackRequest, ChangeResponse, False, False),
         'SetTraffic': Method('/edgeway.v1.Control/SetTraffic', SetTrafficRequest, ChangeResponse, False, False),
         'Drain': Method('/edgeway.v1.Control/Drain', DrainRequest, DrainResponse, False, False),
-        'Feedback': Method('/edgeway.v1.Control/Feedback', FeedbackRequest, ChangeResponse, False, False),
+        'Feedback': Method('/edgeway.v1.Control/Feedback', FeedbackRequest, FeedbackResponse, False, False),
     },
 }
