@@ -115,7 +115,7 @@ show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 
-show-canary: $(DEV)  ## bad versions on trial are left in time, also across a SIGKILL; a hot chip is no reason (4 min)
+show-canary: $(DEV)  ## bad versions on trial are left in time, also across a SIGKILL; a hot chip is no reason (8 min)
 	@$(BIN)/python -m benchmarks.show.canary
 
 show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename of an install fails: the version before serves
