@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import errno
 import hashlib
+import json
 import re
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import numpy as np
 
 from benchmarks.admin import Admin
-from benchmarks.harness import Gateway, Verdict, manifest, not_here, scaled, scratch, wait_for
+from benchmarks.harness import Gateway, Verdict, not_here, scratch, wait_for
+from benchmarks.installs import plain, sources, with_files
 from benchmarks.syscalls import Call, Supervised, available
 from edgeway.client import Client, InferenceError
 from edgeway.v1 import control_pb2 as control
@@ -27,8 +30,12 @@ CAUSES = {
 OUTCOME = 20.0
 """Seconds that an install gets."""
 OLD = "old"
-PARTS = {"/models": "model files", "/state.db": "state"}
-"""What is in the state directory."""
+PARTS = (
+    ("model file", "/models", False),
+    ("model, external data, golden samples", "/models", True),
+    ("state", "/state.db", False),
+)
+"""What is installed, the part of the state directory that is counted, whether the model has files beside it."""
 NOTHING = "\0"
 """In no path."""
 QUIET = 0.05
@@ -37,6 +44,16 @@ MISSED = 3
 """So many installs in a row that make no n-th call end a sweep."""
 LINES = 8
 """So many exceptions are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One sweep: which calls fail, with which error, while what is installed."""
+
+    title: str
+    of: str
+    more: bool
+    error: int
 
 
 class Fault:
@@ -89,11 +106,11 @@ class Installs:
         """The call that failed in the newest install."""
         self.before = self._models()
 
-    def one(self, nth: int, error: int, of: str) -> tuple[str, str]:
+    def one(self, nth: int, error: int, of: str, more: bool) -> tuple[str, str]:
         """Install while the n-th call fails; how it ended (ready, failed, refused), and what is not as promised."""
         self.count += 1
         label = str(self.count)
-        path = manifest(self._folder, "m", label, scaled(factor_of(label)).SerializeToString())
+        path = (with_files if more else plain)(self._folder, label, factor_of(label))
         self._fault.arm(nth, error, of)
         try:
             self._admin.apply(path)
@@ -108,7 +125,8 @@ class Installs:
         self.struck = self._fault.struck
         problem = self._judge(label, state, reason, error if self.struck else 0)
         self._remove(label)
-        (self._folder / f"m-{label}.onnx").unlink()
+        for source in sources(self._folder, label):
+            source.unlink()
         return state, problem
 
     def _judge(self, label: str, state: str, reason: str, error: int) -> str:
@@ -124,13 +142,24 @@ class Installs:
         version, got = self._ask("")
         if (version, got) != (OLD, 2.0):
             return f"{version} serves, and answers {got}"
-        left = [name for name in self._models() - self.before if not self._whole(name)]
+        left = [name for name in self._models() - self.before if not self._usable(name)]
         return f"left behind: {', '.join(sorted(left))}" if left else ""
 
-    def _whole(self, name: str) -> bool:
-        """A complete file under its own digest is what the next try begins with, and nothing partial."""
-        content = (self._folder / "state" / "models" / name).read_bytes()
-        return hashlib.sha256(content).hexdigest() == name.partition(".")[0]
+    def _usable(self, name: str) -> bool:
+        """Whether the next try may begin with it: a complete file under its own digest, or a true beginning of a file
+        whose download was called off because another file of the version could not be had.
+        """
+        path = self._folder / "state" / "models" / name
+        if name.startswith("partial/"):
+            part = path.with_suffix("")
+            contents = [source.read_bytes() for source in sources(self._folder, str(self.count))]
+            return part.exists() and any(content.startswith(part.read_bytes()) for content in contents)
+        if "@" in name:
+            return any(path.parent.glob(f"{name.partition('@')[0]}.*"))
+        if "-" in name:
+            files = json.loads((path.parent / ".listed").read_text())
+            return all(sha256(path.parent / file) == digest for file, digest in files.items())
+        return sha256(path) == path.stem
 
     def _ask(self, version: str) -> tuple[str, float]:
         result = self._client.infer("m", {"x": np.ones(1, np.float32)}, version=version)
@@ -150,6 +179,10 @@ class Installs:
 
     def labels(self) -> set[str]:
         return set(self._admin.versions("m"))
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Watch:
@@ -196,17 +229,18 @@ def sweep(folder: Path, every: int, verdict: Verdict) -> None:
     config = {"workers": [{"name": "cpu", "backend": "cpu"}]}
     gateway = Gateway(folder, config, under=supervised.command, descriptors=(supervised.descriptor,))
     with gateway:
-        done = gateway.run("apply", "-f", manifest(folder, "m", OLD, scaled(2.0).SerializeToString()), "--wait")
+        done = gateway.run("apply", "-f", plain(folder, OLD, 2.0), "--wait")
         if done.returncode:
             raise SystemExit(done.stderr)
         watch, installs = Watch(gateway.unix), Installs(folder, gateway, fault)
-        for of, what in PARTS.items():
-            state, problem = installs.one(0, 0, of)
+        for what, of, more in PARTS:
+            state, problem = installs.one(0, 0, of, more)
             kinds = Counter(call.name for call in fault.calls).most_common()
             verdict.control(f"{what}, no fault: {state}{problem}; {', '.join(f'{n} {name}' for name, n in kinds)}")
             least = len(fault.calls)
             for error in CAUSES:
-                each(installs, error, of, every, least, f"{what}, {errno.errorcode[error]}", verdict)
+                part = Part(f"{what}, {errno.errorcode[error]}", of, more, error)
+                each(installs, part, every, least, verdict)
         watch.end()
         verdict.check(
             not watch.failures and watch.count > 50,
@@ -218,14 +252,14 @@ def sweep(folder: Path, every: int, verdict: Verdict) -> None:
     supervised.close()
 
 
-def each(installs: Installs, error: int, of: str, every: int, least: int, title: str, verdict: Verdict) -> None:
+def each(installs: Installs, part: Part, every: int, least: int, verdict: Verdict) -> None:
     """The first call fails, then the second of another install, and so on, until installs make no more calls.
 
     ``least``: as many as an install without a fault has made.
     """
     ends, problems, nth, missed, last = Counter[str](), list[str](), 1, 0, 0
     while missed < MISSED or nth <= least:
-        state, problem = installs.one(nth, error, of)
+        state, problem = installs.one(nth, part.error, part.of, part.more)
         if installs.struck is None:  # what is written behind an answer may be joined, so that this install wrote less
             missed += 1
         else:
@@ -237,8 +271,8 @@ def each(installs: Installs, error: int, of: str, every: int, least: int, title:
     told = ", ".join(f"{count} {end}" for end, count in ends.most_common())
     verdict.check(
         not problems and ends["failed"] + ends["refused"] > 0,
-        f"{title} at call 1 to {last}: {told}; the old version serves, the error names the cause, "
-        f"nothing partial is left: {len(problems)} exceptions (none)",
+        f"{part.title} at call 1 to {last}: {told}; the old version serves, the error names the cause, "
+        f"nothing is left but what the next try may begin with: {len(problems)} exceptions (none)",
     )
     for line in problems[:LINES]:
         print(f"         {line}")
