@@ -100,6 +100,9 @@ show-poison: $(DEV)  ## a request that kills its worker: two deaths, never a thi
 show-replay: $(DEV)  ## every decision of a run with trouble, made again from its journal
 	@$(BIN)/python -m benchmarks.show.replay
 
+show-swap: $(DEV)  ## 50 swaps at 100 requests/s; p99 of a running model while others are loaded (3 min)
+	@$(BIN)/python -m benchmarks.show.swap
+
 show-lifecycle: $(DEV)  ## SIGKILL, a second gateway, SIGTERM
 	@$(BIN)/python -m benchmarks.show.lifecycle
 
@@ -112,6 +115,9 @@ show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 
+show-canary: $(DEV)  ## bad versions on trial are left in time, also across a SIGKILL; a hot chip is no reason (4 min)
+	@$(BIN)/python -m benchmarks.show.canary
+
 show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename of an install fails: the version before serves
 	@$(BIN)/python -m benchmarks.show.disk_faults
 
@@ -123,6 +129,12 @@ show-split: $(DEV)  ## shares exact in every hundred, 10,000 keys that move only
 
 show-commands: $(DEV)  ## 32 operators at once on one deployment: no deadlock, the last command holds, others serve
 	@$(BIN)/python -m benchmarks.show.commands
+
+show-fetch: $(DEV)  ## a link cut 20 times in 50 MB; endless, wrong, redirected, changed files: refused
+	@$(BIN)/python -m benchmarks.show.fetch
+
+show-shadow: $(DEV)  ## shadow versions that are slow or deadly: nobody waits for them, and their agreement says it (2 min)
+	@$(BIN)/python -m benchmarks.show.shadow
 
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.bench small frame
@@ -144,6 +156,9 @@ show-faults: $(DEV)  ## page faults of the gateway per request; beside a server 
 
 show-batching: $(DEV)  ## requests that share a run of the model: answers per second, and the wait of a lone one
 	@$(BIN)/python -m benchmarks.show.batching
+
+show-drift: $(DEV)  ## a camera that is turned: alarms, false alarms, accuracy by late labels (2 min)
+	@$(BIN)/python -m benchmarks.show.drift
 
 show-runpath: $(DEV)  ## what a worker adds to ONNX Runtime, alone over its link
 	@$(BIN)/python -m benchmarks.runpath

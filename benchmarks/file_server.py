@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -22,7 +23,14 @@ class FileServer:
     ``answer``: takes the request instead, when given; it may use all of the handler.
     """
 
-    def __init__(self, content: bytes = b"", *, cuts: list[int] | None = None, rate: float | None = None) -> None:
+    def __init__(
+        self,
+        content: bytes = b"",
+        *,
+        cuts: list[int] | None = None,
+        rate: float | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.content = content
         self.cuts = list(cuts or ())
         self.rate = rate
@@ -38,6 +46,8 @@ class FileServer:
         """Path and headers of each request."""
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +28,7 @@ from gateway.dispatch.launch import Launched, WorkerTerms
 from gateway.dispatch.pacing import Pacing
 from gateway.dispatch.quarantine import Quarantine
 from gateway.dispatch.second import SecondTry
+from gateway.dispatch.shadow import ShadowWorker
 from gateway.dispatch.walk import Attempts
 from gateway.dispatch.workers import Workers
 from gateway.errors import EdgewayError, NotOffered, Refused
@@ -40,15 +41,22 @@ from gateway.front.listeners import CantListen, Listener, bind
 from gateway.front.regions import RegionOffer
 from gateway.models.catalog import Catalog
 from gateway.models.fetch import Fetcher
+from gateway.models.folder import Follower
 from gateway.models.guard import EVERY as GUARD_EVERY
 from gateway.models.guard import Guard
 from gateway.models.ledger import Ledger
 from gateway.models.loading import Loader
-from gateway.models.plans import RepositoryControl, follow_manifests
+from gateway.models.plans import RepositoryControl
+from gateway.models.signing import Trust, TrustUnavailable
 from gateway.models.state import State, StateUnusable
 from gateway.models.steering import Steering
 from gateway.models.store import Store
 from gateway.models.sweeping import keep_swept
+from gateway.observation.mirror import Mirror
+from gateway.observation.observation import Observation
+from gateway.observation.observer import Observer
+from gateway.observation.references import References
+from gateway.observation.sight import Handing, Sights
 from gateway.operations import GatewayOperations
 from gateway.pipeline import Pipeline
 from gateway.record.events import Events
@@ -125,6 +133,10 @@ async def _serve(
         events.emit("setting-refused", problem)
     trace = build_trace(config.telemetry.otlp, config.telemetry.sample_ratio)
     upkeep = Upkeep()
+    try:
+        trust = Trust(config.trust)
+    except TrustUnavailable as missing:
+        raise StartFailed(f"trust.keys: {missing}") from missing
 
     def tidy() -> None:
         upkeep.step(time.monotonic(), pipeline.in_flight.requests, recorder.taken)
@@ -159,9 +171,21 @@ async def _serve(
         settings.state_dir, fetcher.fetch, config.store, kept=lambda: catalog.needed, wanted=lambda: catalog.wanted
     )
     ledger = Ledger(State(settings.state_dir), events)
-    steering = Steering(catalog, ledger, store, events.emit)
-    guard = Guard(catalog, steering, workers.troubled, lambda name, label: None, time.monotonic)
-    operations = GatewayOperations(catalog, workers, steering, guard, recorder, events, stop.set, lambda: memory.state)
+    steering = Steering(catalog, ledger, store, events.emit, signatures_required=config.trust.required)
+    observer = Observer(settings.state_dir, given=terms.inherited)
+    guard = Guard(
+        catalog,
+        steering,
+        workers.troubled,
+        lambda name, label: observer.figures.get((name, label)),
+        time.monotonic,
+    )
+    shadows = ShadowWorker(workers.own, events.emit, max_bytes, terms)
+    observation = build_observation(observer, shadows, table, catalog, events.emit, settings.state_dir)
+    observation.labelled = guard.labelled
+    operations = GatewayOperations(
+        catalog, workers, steering, guard, recorder, events, stop.set, lambda: memory.state, trust, observation
+    )
     journal = open_journal(config)
     heat = DeviceHeat(
         readers_by_worker([worker.config for worker in workers], config.heat),
@@ -221,10 +245,11 @@ async def _serve(
         memory.start(loop)
         background.append(asyncio.create_task(heat.run()))
         workers.start()
+        observer.start()
         await workers.introduced()
         steering.restore(known)
         background.append(asyncio.create_task(ledger.keep_events()))
-        await _follow(settings, operations, events, repository, background)
+        await _follow(settings, operations, trust, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
         for door in doors:
@@ -252,7 +277,8 @@ async def _serve(
         await catalog.close()
         await steering.settled()
         await ledger.close()
-        await workers.stop()
+        await observation.close()
+        await asyncio.gather(workers.stop(), shadows.stop(), observer.stop())
         for door in doors:
             door.close()
         regions.close()
@@ -332,9 +358,29 @@ def build_pipeline(
     )
 
 
+def build_observation(
+    observer: Observer,
+    shadows: ShadowWorker,
+    table: Table,
+    catalog: Catalog,
+    emit: Callable[..., None],
+    state_dir: Path,
+) -> Observation:
+    """What looks at answers beside the way of requests."""
+    loop = asyncio.get_running_loop()
+    mirror, handing = Mirror(table, observer, shadows, emit, loop), Handing(observer, loop)
+    references = References()
+    sights = Sights(table, handing, mirror, shadows, references, state_dir / "samples")
+    observation = Observation(observer, handing, mirror, sights, references, lambda: catalog.deployments)
+    references.changed = observation.changed
+    catalog.subscribe(observation.changed)
+    return observation
+
+
 async def _follow(
     settings: ServeSettings,
     operations: GatewayOperations,
+    trust: Trust,
     events: Events,
     repository: RepositoryControl | None,
     background: list[asyncio.Task[None]],
@@ -346,30 +392,10 @@ async def _follow(
         await looked.wait()
     if settings.manifests is not None:
         first = asyncio.Event()
-        pending: set[asyncio.Future[object]] = set()
-
-        def later(work: Awaitable[object]) -> None:
-            task = asyncio.ensure_future(work)
-            pending.add(task)
-            task.add_done_callback(pending.discard)
-            task.add_done_callback(lambda _: first.set())
-
-        def failed(problem: str) -> None:
-            events.emit("manifest-refused", problem)
-            first.set()
-
-        background.append(
-            asyncio.create_task(
-                follow_manifests(
-                    settings.manifests,
-                    lambda manifests: later(operations.accept(manifests)),
-                    lambda name, label: later(operations.delete(name, label)),
-                    failed,
-                )
-            )
-        )
+        follower = Follower(settings.manifests, trust, operations, events.emit)
+        background.append(asyncio.create_task(follower.follow(first.set)))
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(first.wait(), 2.0)
+            await asyncio.wait_for(first.wait(), SETTLE_LIMIT)
 
 
 async def _drain(life: Life, health: Health, listeners: list[Listener], limit: float) -> None:

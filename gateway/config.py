@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,8 @@ RealtimePriority = Annotated[int, Meta(ge=0, le=99)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="letters, digits, . _ -")]
 
 _TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.*-]+):(?P<port>[0-9]{1,5})")
+_KEY_BYTES = 32
+"""Of a public key of Ed25519."""
 _LONGEST_SOCKET_PATH = 90
 """Bytes. The kernel takes 107; the temporary name that a socket has before it is published is longer than its own."""
 
@@ -201,6 +204,18 @@ class TrustedKey(Section, frozen=True):
     name: Name
     public_key: str
 
+    def __post_init__(self) -> None:
+        try:
+            length = len(base64.b64decode(self.public_key, validate=True))
+        except ValueError:
+            length = 0
+        if length != _KEY_BYTES:
+            raise Problem(
+                ("publicKey",),
+                f"expected {_KEY_BYTES} bytes as base64, as `edgeway sign --show-key` prints them, "
+                f"got {show(self.public_key)}",
+            )
+
 
 class TrustSettings(Section, frozen=True):
     """Who may say what this device runs. ``required``: a manifest that none of the keys has signed is refused."""
@@ -210,7 +225,14 @@ class TrustSettings(Section, frozen=True):
 
     def __post_init__(self) -> None:
         if self.required and not self.keys:
-            raise Problem(("keys",), "signatures are required, but no key is trusted")
+            raise Problem(
+                ("keys",), "signatures are required, but no key is trusted; add what `edgeway sign --show-key` prints"
+            )
+        names: set[str] = set()
+        for index, key in enumerate(self.keys):
+            if key.name in names:
+                raise Problem(("keys", index, "name"), f"another key is called {show(key.name)} already")
+            names.add(key.name)
 
 
 class TelemetrySettings(Section, frozen=True):

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 
 from edgeway.v1 import control_pb2 as control
 from gateway.device.memory import MemoryState
 from gateway.dispatch.workers import Workers
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import InvalidRequest, NotFound, Refused
 from gateway.event import Event
 from gateway.models.catalog import Catalog
 from gateway.models.guard import Guard
 from gateway.models.judge import Trial
 from gateway.models.manifest import ModelDeployment
-from gateway.models.manifest_files import from_json
+from gateway.models.manifest_files import check_unique, from_json
 from gateway.models.revision import Deployment, Revision
 from gateway.models.rollout import Standing
+from gateway.models.signing import Trust, Untrusted, read_signed
 from gateway.models.steering import Steering
+from gateway.observation.observation import Observation
 from gateway.record.events import Events
 from gateway.record.metrics import Reading
 from gateway.record.recorder import Recorder
@@ -39,8 +42,12 @@ class GatewayOperations:
         events: Events,
         drain: Callable[[], None],
         memory: Callable[[], MemoryState],
+        trust: Trust,
+        observation: Observation,
     ) -> None:
+        self._trust = trust
         self._memory = memory
+        self._observation = observation
         self._catalog = catalog
         self._workers = workers
         self._steering = steering
@@ -49,26 +56,62 @@ class GatewayOperations:
         self._events = events
         self._drain = drain
 
-    async def apply(self, manifests: Sequence[str]) -> control.ApplyResponse:
-        """Accept, store, and start to bring up. Raises InvalidRequest."""
+    async def apply(
+        self, manifests: Sequence[str], signed: Sequence[control.SignedManifests] = ()
+    ) -> control.ApplyResponse:
+        """Accept, store, and start to bring up. Raises InvalidRequest, Refused."""
         try:
-            parsed = [from_json(text, f"manifest {index + 1}") for index, text in enumerate(manifests)]
+            parsed, by_key = await self._read(manifests, signed)
+            return await self.accept(parsed, "", by_key)
         except ConfigError as refused:
             raise InvalidRequest(str(refused)) from refused
-        return await self.accept(parsed)
+        except (Untrusted, Refused) as refused:
+            self._events.emit("manifest-refused", str(refused))
+            raise Refused(str(refused)) from refused
 
-    async def accept(self, manifests: Sequence[ModelDeployment], origin: str = "") -> control.ApplyResponse:
-        """Like ``apply``, of manifests that were read already."""
+    async def _read(
+        self, manifests: Sequence[str], signed: Sequence[control.SignedManifests]
+    ) -> tuple[list[ModelDeployment], set[tuple[str, str]]]:
+        """The manifests, and which of them a trusted key has signed. Raises ConfigError, Untrusted."""
+        if manifests and self._trust.required:
+            self._trust.check(b"", b"")
+        parsed = [from_json(text, f"manifest {index + 1}") for index, text in enumerate(manifests)]
+        by_key: set[tuple[str, str]] = set()
+        for file in signed:
+            signer, found = await asyncio.to_thread(read_signed, file, self._trust)
+            parsed += found
+            by_key.update((manifest.name, manifest.version) for manifest in found if signer)
+        check_unique(parsed, "the request")
+        return parsed, by_key
+
+    async def accept(
+        self, manifests: Sequence[ModelDeployment], origin: str, signed: Container[tuple[str, str]]
+    ) -> control.ApplyResponse:
+        """Like ``apply``, of manifests that were read already. ``signed``: those that a trusted key has signed."""
         warnings = [warning for manifest in manifests for warning in self._warnings(manifest)]
         response = control.ApplyResponse(warnings=warnings)
-        for each in await self._steering.accept(manifests, origin):
+        for each in await self._steering.accept(manifests, origin, signed):
             response.applied.add(name=each.name, version=each.version, changed=each.changed)
         return response
 
-    async def delete(self, name: str, version: str) -> control.DeleteResponse:
-        gone = await self._steering.delete(name, version)
+    def origins(self) -> Mapping[tuple[str, str], str]:
+        """Where each accepted version came from; empty: an operator."""
+        return self._steering.origins
+
+    def state(self, name: str, version: str) -> str:
+        """``ready`` if the version is in service, else what became of it; empty: it is not known."""
+        deployment = self._catalog.deployments.get(name)
+        newest = deployment.newest(version) if deployment else None
+        if deployment is None or newest is None:
+            return ""
+        return "ready" if deployment.serving(version) else newest.state
+
+    async def delete(self, name: str, version: str, origin: str | None = None) -> control.DeleteResponse:
+        """``origin``: only if the version still came from there."""
+        gone = await self._steering.delete(name, version, origin)
         for label in gone:
             self._recorder.forget(name, label)
+            self._observation.forget(name, label)
         return control.DeleteResponse(versions=gone)
 
     async def promote(self, name: str, version: str) -> control.ChangeResponse:
@@ -115,6 +158,7 @@ class GatewayOperations:
                 version.comparisons.extend(_comparisons(self._guard.trial(deployment.name, label)))
                 if revision.progress is not None:
                     version.progress.done, version.progress.total = revision.progress
+                self._observation.fill(version, deployment.name)
         return response
 
     def get_targets(self, name: str) -> control.GetTargetsResponse:
@@ -180,6 +224,13 @@ class GatewayOperations:
     def drain(self) -> None:
         self._drain()
 
+    async def feedback(self, name: str, request_id: str, label: str) -> control.FeedbackResponse:
+        """Take the truth about an answer given before. Raises NotFound, Conflict, InvalidRequest."""
+        if not name:
+            raise InvalidRequest("name: expected a deployment, got none")
+        self._named(name)
+        return await self._observation.feedback(name, request_id, label)
+
     def readings(self) -> Iterable[Reading]:
         """What the metrics endpoint shows beside the recorder's counters."""
         pressure = self._memory().pressure_percent
@@ -217,6 +268,7 @@ class GatewayOperations:
                 yield Reading("edgeway_model_info", "1 for every version that is known", info, 1)
                 updated = revision.last_update
                 yield Reading("edgeway_model_last_update_timestamp_seconds", "Last change of state", version, updated)
+        yield from self._observation.readings()
 
     def _named(self, name: str) -> list[Deployment]:
         deployments = self._catalog.deployments

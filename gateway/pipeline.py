@@ -87,7 +87,10 @@ class Pipeline:
             outcome.skipped = ranking.skipped
             if request.stream_key is not None:  # only now: a frame that is refused must not end one that waits
                 self.streams.join(request.model, request.stream_key, place)
-            return await self.dispatch.walk(ranking, version, request, plan, budget, outcome)
+            answer = await self.dispatch.walk(ranking, version, request, plan, budget, outcome)
+            if version.seen is not None:
+                version.seen.answered(request, answer)
+            return answer
         except EdgewayError as error:
             return self._refusal(outcome, error)
         except asyncio.CancelledError:

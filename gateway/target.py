@@ -12,7 +12,7 @@ from edgeway.datatypes import BY_NAME, nbytes
 from edgeway.frames import TensorPlace, aligned
 from gateway.device.shedding import sheds
 from gateway.plan import KEPT, Plan, plan_of
-from gateway.request import Request, Signature, TensorSpec
+from gateway.request import Answer, Request, Signature, TensorSpec
 from gateway.routing.breaker import Breaker
 from gateway.routing.estimate import Estimates, RunEstimate
 from gateway.routing.policy import Candidate
@@ -232,6 +232,14 @@ class Target:
         return f"<Target {self.name} {state} {self.in_flight} in flight>"
 
 
+class Sight(Protocol):
+    """Looks at a version's answers while they are still in their slots; ``observation.sight`` has the real one."""
+
+    def answered(self, request: Request, answer: Answer) -> None:
+        """Copies what is wanted of it; all else is for later, when the answer is on its way."""
+        ...
+
+
 class AnswerForm(NamedTuple):
     """The outputs of answers, without their values."""
 
@@ -255,6 +263,8 @@ class Version:
     """Requests between their routing and their answer."""
     retire: Callable[[], None] | None = None
     """Called once when the last user has left, after the catalog has taken the version out of the routes."""
+    seen: Sight | None = None
+    """Who looks at its answers; None: nobody."""
     input_index: Mapping[str, int] = field(init=False)
     output_index: Mapping[str, int] = field(init=False)
     output_sizes: tuple[int | None, ...] = field(init=False)

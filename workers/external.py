@@ -11,7 +11,7 @@ from typing import Dict, FrozenSet, Iterator, Sequence, Set, Tuple, Union
 from edgeway.wire import read_varint
 
 _KEY = b"location"
-_WINDOW = 1 << 20
+_WINDOW = 1 << 18
 _DEPTH = 64
 """Graphs within graphs, at most."""
 

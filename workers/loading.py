@@ -101,7 +101,7 @@ def _read(path: str, single: bool) -> bytes:
     """``single``: a file with a second name is refused: it may be somebody else's, linked here."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
+        with os.fdopen(fd, "rb", buffering=0) as file:  # a buffer would be one copy more, with the interpreter held
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise LoadError(_Reason.UNREADABLE, f"{os.path.basename(path)} is not a regular file")

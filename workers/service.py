@@ -27,6 +27,7 @@ from workers.backend import (
     Settings,
     Tensor,
 )
+from workers.background import Background
 from workers.batching import Member
 from workers.forms import Form, Forms
 from workers.golden import Agreement, Rule
@@ -58,7 +59,7 @@ _ONE_FD = socket.CMSG_SPACE(array.array("i").itemsize)
 
 
 class Service:
-    """One worker. Two threads take turns at the link, each instance is a thread, and loads have one more."""
+    """One worker. Two threads take turns at the link, each instance is a thread, and loads have two more."""
 
     def __init__(self, connection: socket.socket, backend: Backend, settings: Settings) -> None:
         self._socket = connection
@@ -75,6 +76,10 @@ class Service:
         self._forms = Forms()
         self._runs: Dict[int, Run] = {}
         self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._later: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        """What is carried out in the background."""
+        self._behind: Dict[int, Any] = {}
+        """By model: the queue in which the order to unload it must go behind that to load it."""
         self._spares = 0
         """Threads that stand in for instances whose run can't be stopped."""
         self._sparing = threading.Lock()
@@ -90,6 +95,7 @@ class Service:
         """Until the gateway closes the link; then the process ends at once, because nothing here is worth saving."""
         self._control(worker_pb2.ToGateway(hello=self._hello()))
         self._start("loader", self._load_all)
+        self._start("background", self._load_in_background)
         self._start("reporter", self._report)
         several = self._settings.instances > 1
         for instance in range(self._settings.instances):
@@ -184,8 +190,12 @@ class Service:
         except Exception as malformed:  # protobuf's DecodeError has no stable import path across its versions
             raise FrameError(f"control message: {malformed}") from malformed
         which = message.WhichOneof("message")
-        if which in ("load", "unload"):
-            self._orders.put(getattr(message, which))
+        if which == "load":
+            orders = self._later if message.load.background else self._orders
+            self._behind[message.load.model] = orders
+            orders.put(message.load)
+        elif which == "unload":
+            self._behind.pop(message.unload.model, self._orders).put(message.unload)
         elif which == "heartbeat":
             self._control(worker_pb2.ToGateway(heartbeat=message.heartbeat))
         elif which == "shutdown":
@@ -475,13 +485,23 @@ class Service:
 
     def _load_all(self) -> None:
         while True:
-            order = self._orders.get()
-            if isinstance(order, worker_pb2.Unload):
-                model = self._models.pop(order.model, None)
-                if model is not None and model.close():
-                    self._closed(model)
-            else:
-                self._load(order)
+            self._carry_out(self._orders.get())
+
+    def _load_in_background(self) -> None:
+        background = Background(pools=self._settings.threads > 1)
+        while True:
+            order = self._later.get()
+            background.begin()
+            self._carry_out(order)
+            background.end()
+
+    def _carry_out(self, order: Any) -> None:
+        if isinstance(order, worker_pb2.Unload):
+            model = self._models.pop(order.model, None)
+            if model is not None and model.close():
+                self._closed(model)
+        else:
+            self._load(order)
 
     def _load(self, order: Any) -> None:
         before, began = resident_bytes(), time.monotonic()

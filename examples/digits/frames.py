@@ -22,10 +22,14 @@ class Frames:
     def __init__(self, seed: int, split: str = "held-out") -> None:
         """Args:
         seed: same seed, same frames.
-        split: ``train`` or ``held-out``: digits written by hand that the model has, or has not, seen.
+        split: ``train`` or ``held-out``: digits written by hand that the model has, or has not, seen; ``validation``
+            and ``test`` are halves of the latter.
         """
         with np.load(Path(__file__).with_name("digits.npz")) as stored:
-            chosen = stored["train"] if split == "train" else ~stored["train"]
+            held_out = ~stored["train"]
+            half = held_out.cumsum() % 2 == 0
+            splits = {"train": stored["train"], "held-out": held_out}
+            chosen = (splits | {"validation": held_out & half, "test": held_out & ~half})[split]
             self._digits = stored["digits"][chosen].astype(np.float32) / 16
             self._labels = stored["labels"][chosen]
             pictures = stored["backgrounds"]

@@ -42,13 +42,16 @@ class Control:
 
     def call(self, rpc: str, request: Message, limit: float = _TIMEOUT) -> Any:
         """The response, within ``limit`` seconds."""
-        method = METHODS[rpc]
         try:
-            call: Any = self._channel.unary_unary(method.path)
-            answer = call(request.SerializeToString(), timeout=limit)
+            return self.ask(rpc, request, limit)
         except grpc.RpcError as failed:
-            fail(self._problem(failed))
-        return method.response.FromString(answer)
+            fail(self.problem(failed))
+
+    def ask(self, rpc: str, request: Message, limit: float = _TIMEOUT) -> Any:
+        """The response. Raises grpc.RpcError, which is for the verb to explain."""
+        method = METHODS[rpc]
+        call: Any = self._channel.unary_unary(method.path)
+        return method.response.FromString(call(request.SerializeToString(), timeout=limit))
 
     def events(self, after: int) -> Iterator[Any]:
         """Kept events after that number, then live ones."""
@@ -58,9 +61,9 @@ class Control:
             for event in stream(method.request(after=after).SerializeToString()):
                 yield method.response.FromString(event)
         except grpc.RpcError as failed:
-            fail(self._problem(failed))
+            fail(self.problem(failed))
 
-    def _problem(self, failed: Any) -> str:
+    def problem(self, failed: Any) -> str:
         if failed.code() is grpc.StatusCode.UNAVAILABLE:
             return f"no gateway answers at {self._address}; start one with `edgeway serve`, or name it with --control"
         return str(failed.details() or failed.code().name)

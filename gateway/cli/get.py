@@ -11,7 +11,7 @@ import click
 from edgeway.v1 import control_pb2 as control
 from gateway.cli.control import Control, control_option
 from gateway.cli.errors import fail
-from gateway.cli.output import Row, show, stamp
+from gateway.cli.output import Row, progress_text, show, stamp
 
 _WATCHED_EVERY = 1.0
 """Seconds between two looks of --watch."""
@@ -28,6 +28,9 @@ _DEPLOYMENT_COLUMNS: Columns = [
     ("P50 MS", "latency.p50Ms"),
     ("P95 MS", "latency.p95Ms"),
     ("P99 MS", "latency.p99Ms"),
+    ("ACCURACY", "accuracy"),
+    ("DRIFT", "drift"),
+    ("AGREEMENT", "agreement"),
     ("REASON", "reason"),
 ]
 _TARGET_COLUMNS: Columns = [
@@ -101,7 +104,11 @@ def _deployments(gateway: Control, name: str, form: str) -> None:
     if form != "table":
         show(rows, form, [], "")
         return
-    flat = [{"name": row["name"], **version} for row in rows for version in row["versions"]]
+    flat = [
+        {"name": deployment.name, **version_row(version), "state": progress_text(version)}
+        for deployment in response.deployments
+        for version in deployment.versions
+    ]
     show(flat, form, _DEPLOYMENT_COLUMNS, "no deployments; add one with `edgeway apply -f FILE`")
 
 
@@ -125,9 +132,21 @@ def version_row(version: Any) -> Row:
             "p99Ms": round(latency.p99_ms, 3) if latency.count else None,
             "count": latency.count,
         },
+        "shadow": version.shadow,
+        **_figures(version),
+    }
+
+
+def _figures(version: Any) -> Row:
+    """What is known of its answers: shares with their 95 % intervals."""
+    row: Row = {
         "accuracy": version.accuracy if version.HasField("accuracy") else None,
         "drift": version.drift if version.HasField("drift") else None,
+        "driftDetail": version.drift_detail,
         "agreement": version.agreement if version.HasField("agreement") else None,
+        "progress": {"done": version.progress.done, "total": version.progress.total or None}
+        if version.HasField("progress")
+        else None,
         "shadow": version.shadow,
         "steps": list(version.steps),
         "comparisons": [
@@ -135,6 +154,12 @@ def version_row(version: Any) -> Row:
             for each in version.comparisons
         ],
     }
+    for name in ("accuracy", "agreement"):
+        detail = getattr(version, f"{name}_detail") if version.HasField(f"{name}_detail") else None
+        row[f"{name}Low"] = round(detail.low, 4) if detail else None
+        row[f"{name}High"] = round(detail.high, 4) if detail else None
+        row[f"{name}Count"] = detail.total if detail else 0
+    return row
 
 
 def _targets(gateway: Control, name: str, form: str) -> None:

@@ -4,81 +4,104 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from google.protobuf.message import Message
 
 from edgeway.v1 import control_pb2 as control
 from gateway.cli.control import Control, control_option
 from gateway.cli.errors import fail
+from gateway.cli.waiting import wait as wait_for
 from gateway.models.manifest import ModelDeployment
-from gateway.models.manifest_files import load_manifests, parse_manifests, to_plain, with_absolute_uris
+from gateway.models.manifest_files import (
+    check_unique,
+    decode,
+    load_manifests,
+    manifest_files,
+    parse_manifests,
+    read_file,
+    to_plain,
+    with_absolute_uris,
+)
+from gateway.models.signing import SUFFIX, Untrusted, read_signature
 from gateway.schemas import KINDS
 from gateway.schemas import schema as schema_of
 from gateway.strict_yaml import ConfigError
 
-_LOOK_EVERY = 0.1
-"""Seconds between two looks of --wait."""
-_OVER = ("failed", "barred", "rolledBack", "unloaded")
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command(short_help="Deploy model versions from manifests.")
 @click.option("-f", "--file", "source", required=True, metavar="FILE|DIR|-", help="Manifests; - reads stdin.")
 @click.option("--wait", is_flag=True, help="Return when the versions serve, or with the reason why one can't.")
+@click.option("--signature", type=_FILE, metavar="FILE", help="Of the manifests.  [default: FILE.sig, if any]")
 @click.option("--timeout", type=click.FloatRange(min=0), default=300, show_default=True, help="Seconds for --wait.")
 @control_option
-def apply(source: str, wait: bool, timeout: float, gateway: Control) -> None:
+def apply(source: str, wait: bool, signature: Path | None, timeout: float, gateway: Control) -> None:
     """Accept and store the versions that manifests declare; they load in the background.
 
-    The version before serves until the new one is loaded and warm.
+    The version before serves until the new one is loaded and warm. A file with FILE.sig beside it is sent as it was
+    signed, see `edgeway sign`.
     """
-    manifests = _read(source)
-    texts = [json.dumps(to_plain(manifest)) for manifest in manifests]
-    response = gateway.call("Apply", control.ApplyRequest(manifests=texts))
+    request, manifests = _request(source, signature)
+    response = gateway.call("Apply", request)
     for warning in response.warnings:
         click.echo(f"warning: {warning}", err=True)
     for applied in response.applied:
         click.echo(f"{applied.name} {applied.version}: {'accepted' if applied.changed else 'unchanged'}")
     if wait:
-        _wait(gateway, [(applied.name, applied.version) for applied in response.applied], timeout)
+        idle = {(m.name, m.version) for m in manifests if m.spec.traffic.percent == 0 or m.spec.traffic.shadow}
+        unchanged = {(applied.name, applied.version) for applied in response.applied if not applied.changed}
+        awaited = [(applied.name, applied.version) for applied in response.applied]
+        wait_for(gateway, {each: each in idle | unchanged for each in awaited}, timeout)
+
+
+def _request(source: str, signature: Path | None) -> tuple[Message, list[ModelDeployment]]:
+    """What is applied: signed files as they are, all others as what they say; and all that they say."""
+    if signature and source != "-" and Path(source).is_dir():
+        raise click.UsageError("--signature is of one file; beside the files of a folder their FILE.sig is found")
+    request, every = control.ApplyRequest(), list[ModelDeployment]()
+    files: list[tuple[str, bytes, Path, bytes]] = []
+    try:
+        if source == "-":
+            files.append(("stdin", sys.stdin.buffer.read(), Path.cwd(), _signature(signature)))
+        else:
+            for file in manifest_files(Path(source)):
+                beside = signature or file.with_name(file.name + SUFFIX)
+                signed = _signature(beside) if signature or beside.exists() else b""
+                files.append((str(file), read_file(file), file.resolve().parent, signed))
+        for name, content, folder, signed in files:
+            manifests = [with_absolute_uris(m, folder) for m in parse_manifests(decode(content, name), name)]
+            every += manifests
+            if signed:
+                request.signed.add(content=content, signature=signed, folder=str(folder), source=name)
+            else:
+                request.manifests.extend(json.dumps(to_plain(manifest)) for manifest in manifests)
+        check_unique(every, source)
+    except ConfigError as refused:
+        fail(str(refused))
+    return request, every
+
+
+def _signature(path: Path | None) -> bytes:
+    """Raises ConfigError."""
+    if path is None:
+        return b""
+    try:
+        return read_signature(read_file(path))
+    except Untrusted as refused:
+        fail(f"{path}: {refused}")
 
 
 def _read(source: str) -> list[ModelDeployment]:
     try:
         if source == "-":
-            parsed = parse_manifests(sys.stdin.read(), "stdin")
+            parsed = parse_manifests(decode(sys.stdin.buffer.read(), "stdin"), "stdin")
             return [with_absolute_uris(manifest, Path.cwd()) for manifest in parsed]
         return load_manifests(Path(source))
-    except (ConfigError, UnicodeDecodeError) as refused:
+    except ConfigError as refused:
         fail(str(refused))
-
-
-def _wait(gateway: Control, wanted: Sequence[tuple[str, str]], timeout: float) -> None:
-    """Return when all are ready and serve; end the command when one can't, or when the time is over."""
-    end = time.monotonic() + timeout
-    waiting = dict.fromkeys(wanted, "")
-    while True:
-        for name, label in list(waiting):
-            response = gateway.call("GetDeployments", control.GetRequest(name=name))
-            versions = {v.version: v for d in response.deployments for v in d.versions}
-            status = versions.get(label)
-            if status is None:
-                fail(f"{name} {label}: deleted while it was awaited")
-            if status.state in _OVER:
-                fail(f"{name} {label}: {status.state}: {status.reason}")
-            if status.state == "ready":
-                click.echo(f"{name} {label}: ready")
-                del waiting[name, label]
-            else:
-                waiting[name, label] = f"{status.state} {status.reason}".strip()
-        if not waiting:
-            return
-        if time.monotonic() > end:
-            still = "; ".join(f"{name} {label}: {state}" for (name, label), state in waiting.items())
-            fail(f"not ready after {timeout:g} s: {still}")
-        time.sleep(_LOOK_EVERY)
 
 
 @click.command(short_help="Remove a deployment or one of its versions.")

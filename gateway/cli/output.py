@@ -41,6 +41,14 @@ def show(rows: Sequence[Row], form: str, columns: Sequence[tuple[str, str]], not
         console.print(table)
 
 
+def progress_text(status: Any) -> str:
+    """The state of a version and, while it is fetched, how far that is: ``fetching 12.5 of 50.0 MB``."""
+    if not status.HasField("progress"):
+        return str(status.state)
+    done, total = status.progress.done / 1e6, status.progress.total / 1e6
+    return f"{status.state} {done:.1f} of {total:.1f} MB" if total else f"{status.state} {done:.1f} MB"
+
+
 def stamp(seconds: float) -> str:
     """Seconds since the epoch as ISO 8601 in UTC; empty for 0."""
     if not seconds:

@@ -319,7 +319,7 @@ class _Process:
             loaded = self._loads[order] = self._loop.create_future()
             loaded.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it
             self._handles[self._made] = order
-            load = load_message(self._made, order, check=False)
+            load = load_message(self._made, order, check=False, background=False)
             self.link.control(worker_pb2.ToWorker(load=load))
         return loaded
 

@@ -6,9 +6,18 @@ from edgeway.v1 import worker_pb2
 from gateway.target import Golden, LoadOrder
 
 
-def load_message(handle: int, order: LoadOrder, check: bool) -> worker_pb2.Load:
-    """``check``: whether the model is to be held to its golden samples, if it has any."""
-    load = worker_pb2.Load(model=handle, name=order.name, version=order.version, path=order.path, sha256=order.sha256)
+def load_message(handle: int, order: LoadOrder, check: bool, background: bool) -> worker_pb2.Load:
+    """``check``: whether the model is to be held to its golden samples, if it has any; ``background``: whether others
+    run meanwhile.
+    """
+    load = worker_pb2.Load(
+        model=handle,
+        name=order.name,
+        version=order.version,
+        path=order.path,
+        sha256=order.sha256,
+        background=background,
+    )
     for name, sha256 in order.external:
         load.external.add(name=name, sha256=sha256)
     if check and order.golden is not None:

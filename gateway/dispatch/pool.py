@@ -167,7 +167,7 @@ class Worker:
         # Nobody may wait for the second load after a restart, nor for a version that was deleted meanwhile.
         wanted.loaded.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._wanted[self._handles] = wanted
-        self._load(self._handles, wanted)
+        self._load(self._handles, wanted, background=True)
         return wanted.loaded
 
     def drop(self, target: Target) -> None:
@@ -193,7 +193,7 @@ class Worker:
         self.introduced.set()
         for handle, wanted in self._wanted.items():
             if not wanted.target.barred:
-                self._load(handle, wanted)
+                self._load(handle, wanted, background=False)  # what it had is missing now
 
     def detach(self, reason: str) -> None:
         """The process is gone, or never came."""
@@ -246,10 +246,10 @@ class Worker:
         ratios = (t.service.ratio() for t in targets if t.handle and now - t.measured_at < RATIO_AGE)
         return max((ratio for ratio in ratios if ratio is not None), default=None)
 
-    def _load(self, handle: int, wanted: _Wanted) -> None:
+    def _load(self, handle: int, wanted: _Wanted, background: bool) -> None:
         if self.link is not None:
             order = wanted.order
-            load = load_message(handle, order, check=_artifact(order) not in self._agreed)
+            load = load_message(handle, order, _artifact(order) not in self._agreed, background)
             load.warmup_runs = WARMUP_RUNS
             if order.batch_size > 1:
                 load.batching.max_size, load.batching.max_delay_seconds = order.batch_size, order.batch_delay

@@ -47,7 +47,8 @@ class Workers:
         self._workers = {
             config.name: Worker(config, instances_of(config, terms.inherited), emit, changed) for config in configs
         }
-        own = next(worker.config for worker in self._workers.values() if worker.backend == "cpu")
+        self.own = own = next(worker.config for worker in self._workers.values() if worker.backend == "cpu")
+        """Config of the CPU's worker."""
         self._zygote = Zygote("cpu", own.python, own.env, terms.inherited)
         self.disposables = Disposables(self._zygote, process_settings(own, terms.inherited), max_bytes)
         self._supervisors = {name: Supervisor(worker, emit, max_bytes, terms) for name, worker in self._workers.items()}

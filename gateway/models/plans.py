@@ -23,13 +23,12 @@ from gateway.models.manifest import (
     accelerator_kind,
     hex_digest,
 )
-from gateway.models.manifest_files import content_hash, load_manifests
-from gateway.models.repository import INTERVAL, KEPT_VERSIONS, Found, follow, scan
+from gateway.models.manifest_files import content_hash
+from gateway.models.repository import KEPT_VERSIONS, Found, follow, scan
 from gateway.models.revision import Plan, PlannedArtifact
 from gateway.models.sources.uris import beside
 from gateway.models.store import Artifact as StoredFile
 from gateway.models.store import Store, Told, Wanted, file_sha256
-from gateway.strict_yaml import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -191,41 +190,3 @@ class RepositoryControl:
             if self._offered.get(key) != plan.content:
                 self._offered[key] = plan.content
                 self._catalog.offer(plan)
-
-
-async def follow_manifests(
-    folder: Path,
-    apply: Callable[[list[ModelDeployment]], object],
-    remove: Callable[[str, str], object],
-    failed: Callable[[str], None],
-) -> None:
-    """Apply the manifests of a folder at once and whenever they change; a manifest that goes takes its version along.
-
-    A folder with a mistake in it changes nothing: what served goes on. Until cancelled.
-    """
-    known: dict[tuple[str, str], str] = {}
-    seen: object = None
-    while True:
-        stamp = await asyncio.to_thread(_stamp, folder)
-        if stamp != seen:
-            seen = stamp
-            try:
-                manifests = await asyncio.to_thread(load_manifests, folder) if stamp else []
-            except ConfigError as refused:
-                failed(str(refused))
-            else:
-                now = {(m.name, m.version): content_hash(m) for m in manifests}
-                apply([m for m in manifests if known.get((m.name, m.version)) != now[m.name, m.version]])
-                for name, version in known.keys() - now.keys():
-                    remove(name, version)
-                known = now
-        await asyncio.sleep(INTERVAL)
-
-
-def _stamp(folder: Path) -> list[tuple[str, int, int]]:
-    """Changes when a file of the folder does; ConfigMap mounts change the target of a link, hence no lstat."""
-    try:
-        files = sorted(file for file in folder.iterdir() if file.suffix in (".yaml", ".yml", ".json"))
-        return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
-    except OSError:
-        return []

@@ -224,6 +224,11 @@ class Deployment:
             if r not in kept and (s := standing(r.label)) is not None and not s.percent and not s.shadow
         ]
 
+    def _mirrored(self, revision: Revision) -> bool:
+        """Whether it gets copies: as a shadow, or for a rule on its agreement."""
+        standing = self.rollout.find(revision.label)
+        return standing is not None and (standing.shadow or revision.plan.rollback.min_agreement is not None)
+
     def shares(self) -> list[tuple[str, int]]:
         return self.rollout.shares(self.serving_labels())
 
@@ -241,4 +246,5 @@ class Deployment:
             plan.budget if plan else None,
             plan.reject_infeasible if plan else False,
             plan.degrade if plan else "allow",
+            tuple(r.version for r in ready if r is not current and r.version is not None and self._mirrored(r)),
         )

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from statistics import median
 
 from gateway.models.samples import Sample
@@ -25,6 +26,9 @@ SETTLING = 1.0
 seen late (a throttle that no sensor shows: within a second) is known."""
 AROUND = 2.0
 """Seconds around a device event in which no run is compared with an estimate, which is of another time."""
+ALONE_EVERY = 0.5
+"""Seconds between two runs that are compared with an estimate: ten of them then span five seconds. Something else that
+has the cores for a moment must not look like a slow version where no run of the other one shows it."""
 HELD = 4000
 """Runs of one version on one worker that are kept to be compared with, at most."""
 
@@ -48,6 +52,8 @@ class RunTimes:
     """Of the ratios, those over the limit."""
     _runs: dict[str, _Runs] = field(default_factory=dict)
     """By worker."""
+    _alone: float = -inf
+    """When the newest run was that was compared with an estimate."""
     _events: deque[float] = field(default_factory=deque)
     """When device events were near, of late."""
     _ratios: deque[tuple[float, float]] = field(default_factory=deque)
@@ -98,9 +104,13 @@ class RunTimes:
         other: float | None = None
         if len(near) >= LEAST_NEIGHBOURS:
             other = median(_felt(each) if sample.expired or each.run is None else each.run for each in near)
-        elif not sample.expired and not any(abs(at - sample.at) <= AROUND for at in self._events):
-            other = expected
+        elif not sample.expired and self._calm(sample.at) and sample.at - self._alone >= ALONE_EVERY:
+            other, self._alone = expected, sample.at
         return took / other if took is not None and other else None
+
+    def _calm(self, at: float) -> bool:
+        """Whether no device event was near."""
+        return not any(abs(event - at) <= AROUND for event in self._events)
 
 
 @dataclass(slots=True)

@@ -19,13 +19,14 @@ import msgspec
 
 from gateway.event import KEPT, Event
 from gateway.models.rollout import Rollout
+from gateway.models.signing import Highest
 
 _BUSY_SECONDS = 5.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifests (
   name TEXT, version TEXT, sequence INTEGER, applied REAL, origin TEXT, content TEXT, PRIMARY KEY (name, version));
 CREATE TABLE IF NOT EXISTS rollouts (name TEXT PRIMARY KEY, content TEXT);
-CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, counter INTEGER);
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, counter INTEGER, content TEXT);
 CREATE TABLE IF NOT EXISTS events (
   sequence INTEGER PRIMARY KEY, time REAL, kind TEXT, message TEXT, deployment TEXT, version TEXT, worker TEXT);
 """
@@ -53,7 +54,7 @@ class Known:
 
     manifests: Sequence[Stored]
     rollouts: Mapping[str, Rollout]
-    counters: Mapping[str, int]
+    counters: Mapping[str, Highest]
     events: Sequence[Event]
     problems: Sequence[str]
 
@@ -65,7 +66,7 @@ class Change:
     manifests: Mapping[tuple[str, str], Stored] = field(default_factory=dict)
     forgotten: Sequence[tuple[str, str]] = ()
     rollouts: Mapping[str, Rollout | None] = field(default_factory=dict)
-    counters: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, Highest] = field(default_factory=dict)
     events: Sequence[Event] = ()
 
 
@@ -113,7 +114,8 @@ class State:
                     rollouts[str(name)] = msgspec.json.decode(content, type=Rollout)
                 except msgspec.DecodeError as damaged:
                     problems.append(f"{name}: {damaged}")
-            counters = {str(name): int(counter) for name, counter in database.execute("SELECT * FROM counters")}
+            rows = database.execute("SELECT name, counter, content FROM counters")
+            counters = {str(name): Highest(int(counter), str(content)) for name, counter, content in rows}
             rows = database.execute(
                 "SELECT sequence, time, kind, message, deployment, version, worker FROM events ORDER BY sequence"
             )
@@ -147,7 +149,10 @@ class State:
                     else:
                         content = msgspec.json.encode(rollout).decode()
                         database.execute("INSERT OR REPLACE INTO rollouts VALUES (?, ?)", (name, content))
-                database.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?)", change.counters.items())
+                database.executemany(
+                    "INSERT OR REPLACE INTO counters VALUES (?, ?, ?)",
+                    [(name, each.counter, each.content) for name, each in change.counters.items()],
+                )
                 database.executemany(
                     "INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
                     [(e.sequence, e.time, e.kind, e.message, e.deployment, e.version, e.worker) for e in change.events],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.errors import Conflict, NotFound
+from gateway.errors import Conflict, NotFound, Refused
 from gateway.models import rollout as steps
 from gateway.models.catalog import Catalog
 from gateway.models.ledger import Ledger, NotKept
@@ -17,6 +17,7 @@ from gateway.models.manifest_files import content_hash, from_json, to_plain
 from gateway.models.plans import plan_of
 from gateway.models.revision import Plan
 from gateway.models.rollout import Rank, Rollout, check_percents, first_share
+from gateway.models.signing import Highest, Untrusted, check_counters
 from gateway.models.state import Change, Known, Stored
 from gateway.models.store import Store
 from gateway.strict_yaml import ConfigError
@@ -44,16 +45,18 @@ class Steering:
         store: Store,
         emit: Callable[..., None],
         wall: Callable[[], float] = time.time,
+        signatures_required: bool = False,
     ) -> None:
         """``emit(kind, message, deployment=..., version=...)`` records an event; ``wall``: seconds since the epoch."""
         self._catalog = catalog
         self._ledger = ledger
         self._store = store
         self._emit = emit
+        self._signatures_required = signatures_required
         self._wall = wall
         self._sequence = 0
         self._stored: dict[tuple[str, str], Stored] = {}
-        self._counters: dict[str, int] = {}
+        self._counters: dict[str, Highest] = {}
         self._commands = asyncio.Lock()
         self._keeping: set[asyncio.Future[None]] = set()
 
@@ -81,20 +84,23 @@ class Steering:
         """Where each accepted version came from: empty: an operator."""
         return {key: stored.origin for key, stored in self._stored.items()}
 
-    def highest(self, name: str) -> int | None:
-        """The highest counter of a signed manifest that was ever accepted for a deployment."""
-        return self._counters.get(name)
-
     # -- commands ----------------------------------------------------------------------------------------------
 
-    async def accept(self, manifests: Sequence[ModelDeployment], origin: str = "") -> list[Accepted]:
-        """Keep manifests, and begin to bring up what they declare.
+    async def accept(
+        self,
+        manifests: Sequence[ModelDeployment],
+        origin: str = "",
+        signed: Container[tuple[str, str]] = (),
+    ) -> list[Accepted]:
+        """Keep manifests, and begin to bring up what they declare. ``signed``: those that a trusted key has signed.
 
         Raises:
             InvalidRequest: the percents of a deployment would pass 100.
+            Refused: one that is signed is older than what was accepted before.
             NotKept
         """
         async with self._commands:
+            counters = self._counted([m for m in manifests if (m.name, m.version) in signed])
             self._check_percents(manifests)
             accepted, stored, plans = [], {}, []
             for manifest in manifests:
@@ -105,11 +111,10 @@ class Steering:
                     self._sequence += 1
                     stored[key] = Stored(self._sequence, self._wall(), to_plain(manifest), origin)
                     plans.append(plan_of(manifest, self._sequence, self._store))
-                elif key in self._stored and self._stored[key].origin and not origin:
-                    stored[key] = replace(self._stored[key], origin="")  # an operator wants it too now
+                elif key in self._stored and self._stored[key].origin not in ("", origin):
+                    # An operator wants it too now, or it moved to another file; what an operator wants stays so.
+                    stored[key] = replace(self._stored[key], origin=origin)
             rollouts = self._declared(plans)
-            counters = {m.name: m.metadata.counter for m in manifests if m.metadata.counter is not None}
-            counters = {name: counter for name, counter in counters.items() if counter > self._counters.get(name, -1)}
             if stored or counters:
                 await self._ledger.commit(Change(stored, (), rollouts, counters))
                 self._stored |= stored
@@ -122,9 +127,11 @@ class Steering:
                 self._keep(*rollouts)
         return accepted
 
-    async def delete(self, name: str, version: str) -> list[str]:
-        """Raises NotFound, NotKept."""
+    async def delete(self, name: str, version: str, origin: str | None = None) -> list[str]:
+        """The versions that went. ``origin``: only if it still came from there. Raises NotFound, NotKept."""
         async with self._commands:
+            if origin is not None and self.origins.get((name, version)) != origin:
+                return []
             deployment = self._catalog.deployment(name)
             labels = [label for label in deployment.labels() if version in ("", label)]
             if not labels:
@@ -280,6 +287,18 @@ class Steering:
         deployment = self._catalog.deployments.get(manifest.name)
         newest = deployment.newest(manifest.version) if deployment else None
         return newest is None or newest.state == "failed" or newest.plan.content != content_hash(manifest)
+
+    def _counted(self, signed: Sequence[ModelDeployment]) -> dict[str, Highest]:
+        """The counters that signed manifests raise. Raises Refused."""
+        try:
+            return check_counters(signed, self._signatures_required, self._counters.get, self._in_force)
+        except Untrusted as refused:
+            raise Refused(str(refused)) from refused
+
+    def _in_force(self, name: str, label: str) -> str | None:
+        deployment = self._catalog.deployments.get(name)
+        newest = deployment.newest(label) if deployment else None
+        return newest.plan.content if newest else None
 
     def _check_percents(self, manifests: Sequence[ModelDeployment]) -> None:
         """Raises InvalidRequest: the percents of one deployment would pass 100."""

@@ -68,6 +68,7 @@ class Observer:
         """Observations that were too large, or for which there was no room."""
         self.pid = 0
         """0 while none is up."""
+        self._state_dir = state_dir
         self._database = state_dir / "observer" / "labels.sqlite"
         self._given = given or inherited()
         self._backlog = backlog
@@ -120,15 +121,19 @@ class Observer:
             self._ensure()
 
     def forget(self, model: str, version: str) -> None:
-        """Observe it no more, and delete what is known of it, its labels included: for a version that was deleted."""
+        """Observe it no more, and delete what is known of it, labels and samples: for a version that was deleted."""
         key = model, version
+        watched = self._watched.get(key)
+        kept = watched.samples.folder if watched is not None and watched.samples is not None else None
+        folder = kept or self._state_dir / "samples" / model / version
         self._watched.pop(key, None)
         self.figures.pop(key, None)
         self._seen.pop(key, None)
-        frame = _frame(observer_pb2.ToObserver(forget=observer_pb2.Forget(model=model, version=version)))
+        forget = observer_pb2.Forget(model=model, version=version, samples=str(folder))
+        frame = _frame(observer_pb2.ToObserver(forget=forget))
         if self._writer is not None:
             self._write(frame)
-        elif self._database.exists():
+        elif self._database.exists() or folder.exists():
             self._forgotten.append(frame)
             self._ensure()
 

@@ -30,6 +30,8 @@ class Route:
     """Seconds, as the current version's manifest says."""
     reject_infeasible: bool = False
     degrade: str = "allow"
+    shadow: tuple[Version, ...] = ()
+    """Those that get copies of requests which others answer."""
 
     def resolve(self, version: str) -> str | None:
         """The label that a pinned version, an alias or nothing (the current one) means; None: there is none now."""

@@ -145,7 +145,19 @@ def test_the_example_configs_start_a_gateway_and_missing_accelerators_are_lost(p
 def test_the_example_with_every_setting_is_one_with_the_defaults_where_it_does_not_say_otherwise():
     config = load_device_config(DEPLOY / "device.yaml.example")
     usual = DeviceConfig()
-    for section in ("budget", "process", "limits", "failover", "heat", "memory", "shared_memory", "telemetry"):
+    for section in (
+        "budget",
+        "process",
+        "limits",
+        "failover",
+        "heat",
+        "memory",
+        "shared_memory",
+        "fetch",
+        "store",
+        "trust",
+        "telemetry",
+    ):
         assert getattr(config, section) == getattr(usual, section), section
     written = yaml.safe_load((DEPLOY / "device.yaml.example").read_text())
     schema = msgspec.json.schema(DeviceConfig)["$defs"]

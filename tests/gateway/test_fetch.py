@@ -5,9 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import ssl
+import subprocess
+import sys
 import threading
+import time
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.file_server import FileServer, cut_link
 from benchmarks.harness import wait_for
@@ -32,7 +41,7 @@ def partial(tmp_path):
 
 
 def settings(**more):
-    return FetchSettings(**{"patience_seconds": 0.3, "timeout_seconds": 1.0, **more})
+    return FetchSettings(**{"patience_seconds": 0.2, "timeout_seconds": 1.0, **more})
 
 
 def untold(done, total):
@@ -40,7 +49,7 @@ def untold(done, total):
 
 
 def fetch(uri, partial, told=untold, sha256=SHA, size=None, **more):
-    return Fetcher(settings(**more)).fetch(Wanted(uri, sha256, size), partial, told)
+    return Fetcher(settings(**more), first_pause=0.02).fetch(Wanted(uri, sha256, size), partial, told)
 
 
 def leftovers(partial):
@@ -65,19 +74,38 @@ def test_a_link_that_is_cut_again_and_again_goes_on_where_it_was(server, partial
 
 
 def test_progress_renews_the_patience(server, partial):
-    """Ten cuts take longer than the patience; each brings something."""
-    server.cuts = [30_000] * 9
-    assert fetch(server.url(), partial, patience_seconds=0.3) == SHA
+    """Ten tries take longer than the patience; each brings something."""
+    server.cuts, server.rate = [30_000] * 9, 600_000
+    began = time.monotonic()
+    assert fetch(server.url(), partial, patience_seconds=0.2) == SHA
+    assert time.monotonic() - began > 0.2
 
 
 def test_a_link_that_brings_nothing_new_is_given_up_after_the_patience_and_what_came_stays(server, partial):
     server.cuts = [100_000] + [0] * 1000
-    with pytest.raises(LinkLost, match=r"given up after 0\.3 s without a new byte: the link was cut"):
+    with pytest.raises(LinkLost, match=r"given up after 0\.2 s without a new byte: the link was cut"):
         fetch(server.url(), partial)
     assert 0 < partial.stat().st_size <= 100_000
     server.cuts, server.sent = [], 0
     assert fetch(server.url(), partial) == SHA
     assert server.sent <= 200_000 + 64_000
+
+
+def test_a_process_that_is_killed_leaves_what_came_to_the_next(server, partial):
+    server.rate = 400_000
+    code = """if True:
+        import sys, pathlib
+        from gateway.config import FetchSettings
+        from gateway.models.fetch import Fetcher
+        from gateway.models.store import Wanted
+        Fetcher(FetchSettings()).fetch(Wanted(sys.argv[1], sys.argv[2]), pathlib.Path(sys.argv[3]), lambda *_: None)
+    """
+    with subprocess.Popen([sys.executable, "-c", code, server.url(), SHA, str(partial)]) as process:
+        wait_for(lambda: partial.exists() and partial.stat().st_size > 100_000, 20, "a part of the file")
+        process.kill()
+    kept, server.rate = partial.stat().st_size, None
+    assert fetch(server.url(), partial) == SHA
+    assert server.asked[-1][1]["range"] == f"bytes={kept}-"
 
 
 def test_a_server_that_gives_no_parts_is_read_from_the_beginning(server, partial):
@@ -247,6 +275,21 @@ def test_a_server_that_says_nothing_is_given_up(server, partial):
     release.set()
 
 
+def test_headers_that_come_byte_by_byte_are_given_up(server, partial):
+    """Each byte in time, and no end: what the timeout of a socket never sees."""
+    release = threading.Event()
+
+    def trickle(handler):
+        while not release.wait(0.05):
+            handler.wfile.write(b"H")
+            handler.wfile.flush()
+
+    server.answer = trickle
+    with pytest.raises(ArtifactRefused, match=r"no answer within 0\.4 s"):
+        fetch(server.url(), partial, timeout_seconds=0.2)
+    release.set()
+
+
 def test_a_compressed_answer_that_nobody_asked_for_is_refused(server, partial):
     server.extra = {"Content-Encoding": "gzip"}
     with pytest.raises(ArtifactRefused, match=r"encoded .gzip., although that was not asked for"):
@@ -324,6 +367,55 @@ def test_credentials_go_to_their_own_host_only_and_into_no_message(server, parti
         assert "authorization" not in other.asked[0][1]
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Path of a key with its self-signed certificate for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")]), datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(private + made.public_bytes(pem))
+    return path
+
+
+@pytest.fixture
+def tls_server(certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with FileServer(CONTENT, tls=context) as running:
+        yield running
+
+
+def test_a_certificate_is_looked_at(tls_server, certificate, partial, monkeypatch):
+    uri = tls_server.url().replace("http:", "https:")
+    with pytest.raises(ArtifactRefused, match="TLS failed: the certificate or this device's clock is wrong"):
+        fetch(uri, partial)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert fetch(uri, partial) == SHA
+
+
+def test_a_redirect_from_https_to_http_is_refused(tls_server, server, certificate, partial, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    redirect(tls_server, server.url())
+    with pytest.raises(ArtifactRefused, match="redirected from https to http"):
+        fetch(tls_server.url().replace("http:", "https:"), partial)
+    assert server.asked == []
+
+
+def test_the_proxy_of_the_environment_is_used(server, partial, monkeypatch):
+    """A proxy is asked for the whole URI; the name is for it to resolve."""
+    monkeypatch.setenv("http_proxy", server.url(""))
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert fetch("http://models.test/model.onnx", partial, hosts=("models.test",)) == SHA
+    assert server.asked[0][0] == "http://models.test/model.onnx"
+
+
 @pytest.mark.parametrize(
     ("more", "word"),
     [({"hosts": ("models.example.com",)}, r"fetch\.hosts"), ({"schemes": ("https", "s3")}, r"fetch\.schemes")],
@@ -350,7 +442,7 @@ class Unwanted(Exception):
 
 
 def test_who_does_not_want_it_any_more_ends_it_and_what_came_stays(server, partial):
-    server.rate = 1 << 20
+    server.rate = 400_000
 
     def told(done, total):
         assert total == 300_000
@@ -361,9 +453,9 @@ def test_who_does_not_want_it_any_more_ends_it_and_what_came_stays(server, parti
         fetch(server.url(), partial, told)
     kept = partial.stat().st_size
     assert 100_000 < kept < 300_000
-    server.rate, server.sent = None, 0
+    server.rate = None
     assert fetch(server.url(), partial) == SHA
-    assert server.sent <= 300_000 - kept
+    assert server.asked[-1][1]["range"] == f"bytes={kept}-"
 
 
 def test_between_two_tries_it_can_be_ended_too(server, partial):
@@ -387,6 +479,47 @@ def test_it_tells_the_size_first_then_at_most_ten_times_a_second_and_the_end(ser
     assert (said[0], said[-1]) == ((0, 300_000), (300_000, 300_000))
     assert said == sorted(said)
     assert 3 <= len(said) <= 12
+
+
+def test_two_downloads_share_the_bandwidth(server, tmp_path):
+    fetcher = Fetcher(settings(max_mb_per_second=0.5))
+    began = time.monotonic()
+    names = ("a", "b")
+    readers = [
+        threading.Thread(target=fetcher.fetch, args=(Wanted(server.url(), SHA), tmp_path / name, untold))
+        for name in names
+    ]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert time.monotonic() - began >= 600_000 / (0.5 * (1 << 20)) - 0.3
+    assert [(tmp_path / name).read_bytes() == CONTENT for name in names] == [True, True]
+
+
+def test_closing_ends_a_wait_for_headers(server, partial):
+    fetcher = Fetcher(settings(timeout_seconds=60.0, patience_seconds=60.0))
+    asked, release, ended = threading.Event(), threading.Event(), []
+
+    def silent(handler):
+        asked.set()
+        release.wait(20)
+
+    def run():
+        try:
+            fetcher.fetch(Wanted(server.url(), SHA), partial, untold)
+        except LinkLost as refused:
+            ended.append(str(refused))
+
+    server.answer = silent
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert asked.wait(10)
+    fetcher.close()
+    thread.join(10)
+    release.set()
+    assert len(ended) == 1
+    assert "the gateway stops" in ended[0]
 
 
 def test_closing_ends_a_read_that_waits(server, partial):

@@ -41,8 +41,16 @@ FULL = (
   targets: [tensorrt, edgetpu, cpu]
   latency: {{budgetMs: 20, whenInfeasible: reject, degrade: never}}
   traffic: {{percent: 10, stickyBy: route-key, shadow: false, steps: [1, 10, 50, 100], stepSeconds: 300}}
-  golden: {{uri: file:/golden.npz, tolerance: {{rtol: 1e-2, atol: 1e-3}}}}
+  golden: {{uri: file:/golden.npz, checksum: sha256:{SHA}, tolerance: {{rtol: 1e-2, atol: 1e-3}}}}
+  batching: {{maxSize: 8, maxDelayMs: 2}}
+  drift: {{reference: file:/outputs.npz, output: y, window: 500}}
+  feedback: {{output: y, window: 100}}
+  samples: {{every: 10, maxMB: 50}}
 """
+)
+FULL = FULL.replace("name: object-detector", "name: object-detector\n  counter: 7").replace(
+    "errorThreshold: 5",
+    'errorThreshold: "5%"\n    errorWindowSeconds: 30\n    maxLatencyRatio: 2\n    minAgreement: 0.9\n    maxDrift: 0.2',
 )
 
 
@@ -150,6 +158,9 @@ sharedMemory: {clients: unix, maxMB: 512}
 modelControl: poll
 limits: {maxMessageMB: 128, maxInFlight: 1024, maxInFlightMB: 512}
 telemetry: {otlp: "http://127.0.0.1:4317", spoolMB: 64, sampleRatio: 0.01}
+fetch: {schemes: [https, s3], hosts: [models.example.com], maxMBPerSecond: 2, objectStore: {region: eu-1}}
+store: {maxMB: 4096, reserveMB: 256}
+trust: {required: true, keys: [{name: release, publicKey: "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]}
 """
 
 
@@ -167,6 +178,9 @@ def test_the_device_config_of_the_documentation_is_accepted(folder):
         ("warm: [65, 60]", "warm: [60, 65]", "heat.bands.warm"),
         ("defaultMs: 1000", "defaultMs: fast", "budget.defaultMs"),
         ("127.0.0.1:8001", "127.0.0.1", "listen"),
+        ("AAAA=", "AAAA", r"device.yaml:14: trust.keys\[0\].publicKey: .*edgeway sign --show-key"),
+        ("keys: [", "kyes: [", "trust.kyes: unknown field; did you mean keys"),
+        ("maxMBPerSecond: 2", "maxMBPerSecond: fast", "fetch.maxMBPerSecond: expected"),
     ],
 )
 def test_a_wrong_device_config_is_refused_with_the_path(folder, old, new, said):

@@ -144,7 +144,7 @@ async def test_labels_outlive_the_gateway(tmp_path):
         assert not alive(pid)
 
 
-async def test_a_deleted_version_leaves_nothing(observer):
+async def test_the_labels_of_a_deleted_version_go_with_it(observer):
     observer.watch("m", "1", Watched())
     observer.answered("m", "1", "a", [seen([0, 1])])
     await observer.label("m", "a", "1")
@@ -245,3 +245,5 @@ async def test_inputs_are_kept_of_every_so_many_requests(observer, tmp_path):
         ("id3", [3.0]),
         ("id6", [6.0]),
     ]
+    observer.forget("m", "1")
+    await until(lambda: not folder.exists(), "the samples' end")

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from benchmarks.harness import Gateway, alive, manifest, model_of, scaled, value, wait_for
 from edgeway.client import Client
+from tests.workers.test_external import DATA, VALUES, adding
 
 pytestmark = pytest.mark.system
 CONFIG = {"workers": [{"name": "cpu", "backend": "cpu"}, {"name": "sim", "backend": "simulated"}]}
@@ -104,6 +105,23 @@ def test_a_restart_of_the_worker_keeps_what_the_check_found(gateway_in: Callable
     assert targets(gateway)["sim"]["reason"].startswith("barred: sample 0")
     agreed = [event for event in gateway.get("events", "good") if event["kind"] == "golden-agrees"]
     assert len(agreed) == 2  # one for each worker, none for the restart
+
+
+def test_listed_external_data_comes_along_and_unlisted_is_refused(gateway_in: Callable[..., Gateway], folder: Path):
+    gateway = gateway_in(CONFIG)
+    content = adding("weights.bin").SerializeToString()
+    (folder / "weights.bin").write_bytes(DATA)
+    path = Path(manifest(folder, "m", "1", content))
+    listed = f'externalData: [{{path: weights.bin, checksum: "sha256:{hashlib.sha256(DATA).hexdigest()}"}}]'
+    plain = path.read_text()
+    done = gateway.run("apply", "-f", str(path), "--wait", "--timeout", "20")
+    assert done.returncode == 1
+    assert "external data that the manifest does not list under externalData: weights.bin" in done.stderr
+    path.write_text(plain.replace('version: "1"', f'version: "2", {listed}'))
+    done = gateway.run("apply", "-f", str(path), "--wait", "--timeout", "20")
+    assert done.returncode == 0, done.stderr
+    with Client(gateway.unix) as client:
+        assert client.infer("m", {"x": np.ones(64, np.float32)})["y"].tolist() == (VALUES + 1).tolist()
 
 
 def test_a_file_whose_tensors_are_others_is_no_file_of_this_version(gateway_in: Callable[..., Gateway], folder: Path):

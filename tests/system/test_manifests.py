@@ -1,7 +1,13 @@
 """Deploying by manifest, through the command line."""
 
+import contextlib
+import functools
 import hashlib
+import http.server
 import json
+import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +36,20 @@ TWO_WORKERS = {"workers": [{"name": "cpu", "backend": "cpu"}, {"name": "sim", "b
 
 def version_of(folder: Path, version: str, factor: float, more: str = "") -> str:
     return manifest(folder, "m", version, scaled(factor).SerializeToString(), more)
+
+
+@contextlib.contextmanager
+def served_folder(folder: Path) -> Iterator[str]:
+    """The folder by HTTP; its address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def answers(address: str, count: int = 1, **options) -> list[tuple[float, str]]:
@@ -127,6 +147,74 @@ def test_a_folder_of_manifests_is_followed(folder, gateway_in):
     assert answers(gateway.unix) == [(5.0, "2.0")]
     (manifests / "m-2.0.yaml").unlink()
     wait_for(lambda: answers(gateway.unix) == [(2.0, "1.0")], 10, "the end of 2.0")
+
+
+def test_a_folder_with_a_mistake_serves_on_and_what_went_while_the_gateway_was_down_goes(folder, gateway_in):
+    manifests = folder / "manifests"
+    manifests.mkdir()
+    for version, factor in (("1.0", 2.0), ("2.0", 5.0)):
+        version_of(manifests, version, factor, "traffic: {percent: 10}")
+    gateway = gateway_in({}, "--manifests", str(manifests))
+    wait_for(lambda: {v["state"] for v in versions(gateway).values()} == {"ready"}, 10, "both versions")
+    (manifests / "m-1.0.yaml").write_text("{")
+    (manifests / "m-2.0.yaml").unlink()
+    version_of(manifests, "3.0", 7.0, "traffic: {percent: 20}")
+    wait_for(lambda: versions(gateway).keys() == {"1.0", "3.0"}, 10, "the good file, and the end of 2.0")
+    assert answers(gateway.unix, version="1.0") == [(2.0, "1.0")]
+    refused = [event["message"] for event in gateway.get("events") if event["kind"] == "manifest-refused"]
+    assert len(refused) == 1
+    assert refused[0].startswith(f"{manifests}/m-1.0.yaml:1: ")
+    assert (
+        gateway.run("apply", "-f", str(manifests / "m-3.0.yaml")).returncode == 0
+    )  # by hand: it is the operator's now
+    assert gateway.stop() == 0
+    for path in manifests.glob("*.yaml"):
+        path.unlink()
+    gateway.start()
+    wait_for(lambda: versions(gateway).keys() == {"3.0"}, 10, "the end of 1.0, whose file went")
+
+
+def test_a_file_that_is_edited_from_one_version_to_the_next_is_never_without_a_server(folder, gateway_in):
+    manifests = folder / "manifests"
+    manifests.mkdir()
+    for version, factor in (("1.0", 2.0), ("2.0", 5.0)):
+        Path(version_of(manifests, version, factor)).rename(folder / f"{version}.yaml")
+    (folder / "1.0.yaml").rename(manifests / "m.yaml")
+    gateway = gateway_in({}, "--manifests", str(manifests))
+    wait_for(lambda: versions(gateway)["1.0"]["state"] == "ready", 10, "1.0")
+    seen = []
+    with Client(gateway.unix) as client:
+
+        def served() -> bool:
+            result = client.infer("m", {"x": np.ones(1, np.float32)})
+            seen.append((float(result["y"][0]), result.version))
+            return result.version == "2.0"
+
+        served()
+        (folder / "2.0.yaml").rename(manifests / "m.yaml")
+        wait_for(served, 10, "2.0")
+        for _ in range(100):
+            served()
+    assert set(seen) == {(2.0, "1.0"), (5.0, "2.0")}
+    wait_for(lambda: versions(gateway).keys() == {"2.0"}, 5, "the end of 1.0")
+
+
+def test_a_wait_shows_how_far_a_slow_download_is(folder, gateway_in, monkeypatch):
+    model = scaled(2.0)
+    model.doc_string = "x" * 4_000_000
+    path = version_of(folder, "1.0", 2.0)
+    content = model.SerializeToString()
+    (folder / "big.onnx").write_bytes(content)
+    with served_folder(folder) as address:
+        text = Path(path).read_text().replace("file:m-1.0.onnx", f"{address}/big.onnx")
+        small = hashlib.sha256((folder / "m-1.0.onnx").read_bytes()).hexdigest()
+        Path(path).write_text(text.replace(small, hashlib.sha256(content).hexdigest()))
+        gateway = gateway_in({"fetch": {"maxMBPerSecond": 2}})
+        monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+        done = gateway.run("apply", "-f", path, "--wait")
+    assert (done.returncode, done.stdout) == (0, "m 1.0: accepted\nm 1.0: ready\n")
+    assert re.search(r"m 1.0: fetching [0-4]\.\d of 4.0 MB", done.stderr)
+    assert answers(gateway.unix) == [(2.0, "1.0")]
 
 
 def test_validate_names_the_line_and_apply_reads_stdin(folder, gateway_in):

@@ -163,12 +163,17 @@ def test_reflection_is_on_for_the_control_socket_only(serving):
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_operators_verbs_that_come_later_are_unimplemented(serving):
+def test_operators_verbs_name_what_is_missing(serving):
+    wrong = (
+        ("Promote", control.PromoteRequest(name="x"), grpc.StatusCode.NOT_FOUND),
+        ("Feedback", control.FeedbackRequest(), grpc.StatusCode.INVALID_ARGUMENT),
+        ("Feedback", control.FeedbackRequest(name="x", request_id="a", label="1"), grpc.StatusCode.NOT_FOUND),
+    )
     with grpc.insecure_channel(serving.control) as channel:
-        for verb, request in (("Promote", control.PromoteRequest(name="x")), ("Feedback", control.FeedbackRequest())):
+        for verb, request, code in wrong:
             with pytest.raises(grpc.RpcError) as refused:
                 channel.unary_unary(f"/edgeway.v1.Control/{verb}")(request.SerializeToString(), timeout=5)
-            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert refused.value.code() is code
 
 
 def test_tcp_beyond_loopback_needs_tls_or_insecure(folder):

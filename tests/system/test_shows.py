@@ -26,20 +26,26 @@ SHORT = {
     "never": ["--phase", "1.6", "--calls", "300"],
     "poison": ["--again", "20", "--seconds", "6"],
     "lifecycle": [],
+    "swap": ["--swaps", "8", "--pairs", "0"],
     "bad_input": [],
     "shared_memory": ["--only", "safety", "--count", "200"],
     "model_files": [],
-    "disk_faults": ["--every", "6"],
-    "power_cuts": ["--cuts", "5", "--controls", "2"],
+    "disk_faults": ["--every", "9"],
+    "power_cuts": ["--cuts", "4", "--controls", "1"],
+    "fetch": ["--mb", "10", "--cuts", "6"],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
-    "split": ["--keys", "300", "--hundreds", "2"],
+    "canary-bad": ["--only", "slow", "--killed", "no", "--seconds", "1"],
+    "canary-hot": ["--only", "throttled", "--seconds", "2"],
+    "split": ["--keys", "200", "--hundreds", "1"],
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
+    "drift": ["--reference", "250", "--recorded", "200", "--turned", "100", "--starts", "20", "--replayed", "50000"],
+    "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
     "faults": ["--calls", "100"],
 }
 
 
-TIMED = {"batching", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
+TIMED = {"batching", "canary-bad", "shadow", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
 """These judge milliseconds. A shared machine may stand still for 100 ms in the few seconds of a short form, which is no
 fault of what is shown; one that falls short twice in a row has something to say."""
 

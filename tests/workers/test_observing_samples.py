@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,16 @@ def test_a_file_that_is_no_reference_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(NoReference, match=r"reference\.npz is no \.npz file of numbers"):
         read_reference(path)
+
+
+def test_a_reference_that_was_damaged_on_its_way_is_refused(tmp_path):
+    path = tmp_path / "reference.npz"
+    np.savez_compressed(path, y=np.random.default_rng(0).random((300, 10)))
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 211):
+        path.write_bytes(whole[:at] + b"\xff\x00\xff" + whole[at + 3 :])
+        with contextlib.suppress(NoReference):  # some bytes matter to nobody
+            read_reference(path)
 
 
 def test_a_reference_with_pickled_objects_is_refused(tmp_path):

@@ -47,6 +47,8 @@ class Class:
 
     def of(self, batch: np.ndarray) -> Mapping[str, np.ndarray]:
         """(n, ...) -> (n, elements)."""
+        if batch.dtype.kind == "U":
+            batch = np.char.encode(batch, "utf-8")  # as text travels
         return {"class": batch.reshape(len(batch), -1)[:, :LOOKED_AT]}
 
 

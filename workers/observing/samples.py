@@ -14,6 +14,14 @@ REQUEST = "edgeway_request_id"
 """Array of the file that holds the id which the caller gave the request."""
 
 
+def remove_samples(folder: Path) -> None:
+    """Delete all samples of a version. Raises OSError."""
+    if folder.is_dir():
+        for path in [*folder.glob("*.npz"), *folder.glob("*.tmp")]:
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+
+
 class SampleFolder:
     """The newest samples of one version."""
 

@@ -8,10 +8,12 @@ import sqlite3
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Tuple
 
 from edgeway.v1 import observer_pb2
 from workers.observing.labels import LONGEST, Labels
+from workers.observing.samples import remove_samples
 from workers.observing.version import Version, arrays
 
 LARGEST = 64 * 1024 * 1024
@@ -72,11 +74,10 @@ class Service:
 
     def _take(self, message: observer_pb2.ToObserver) -> None:
         kind = message.WhichOneof("message")
-        if kind == "watch":
-            self._watch(message.watch)
-        elif kind == "forget":
+        if kind == "forget":
             self._versions.pop((message.forget.model, message.forget.version), None)
             self._guarded(self._labels.forget, message.forget.model, message.forget.version)
+            self._guarded(remove_samples, Path(message.forget.samples))
         elif kind == "label":
             self._label(message.label)
         elif kind is not None:

@@ -22,6 +22,9 @@ class FileSource:
             raise ArtifactRefused(f"{self._path.name}: {failed.strerror}") from failed
         return FileDownload(file, self._path.name, offset, validator)
 
+    def abort(self) -> None:
+        """Opening a regular file waits for nobody."""
+
 
 class FileDownload:
     """An open file."""

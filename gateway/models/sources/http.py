@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin
 
 from gateway.models.sources.allowed import Allowed
+from gateway.models.sources.sockets import Sockets
 from gateway.models.sources.source import LinkTrouble
 from gateway.models.sources.uris import masked, shown
 from gateway.models.store import ArtifactRefused
@@ -32,14 +33,13 @@ class HttpSource:
         Raises:
             ArtifactRefused
         """
-        try:
-            import urllib3
-        except ImportError as missing:
-            raise ArtifactRefused("http: needs urllib3: pip install 'edgeway[device]'") from missing
         self._allowed = allowed
         self._timeout = timeout
-        self._pool = urllib3.PoolManager(num_pools=4, timeout=urllib3.Timeout(connect=timeout, read=timeout))
         self._url = self._checked(uri)
+        self._sockets = Sockets()
+
+    def abort(self) -> None:
+        self._sockets.shut()
 
     def open(self, offset: int, validator: str) -> HttpDownload:
         response = self._follow(offset, validator)
@@ -77,19 +77,42 @@ class HttpSource:
                 headers["Range"] = f"bytes={offset}-"
                 if validator:
                     headers["If-Range"] = validator
-            try:
-                response = self._pool.urlopen(
-                    "GET", url._replace(auth=None).url, headers=headers, retries=False, redirect=False,
-                    preload_content=False, decode_content=False,
-                )  # fmt: skip
-            except (urllib3.exceptions.HTTPError, OSError) as failed:
-                raise LinkTrouble(f"{shown(url.host or '')}: {reason(failed, self._timeout)}") from failed
+            response = self._ask(url, headers)
             target = response.headers.get("Location", "") if response.status in _REDIRECTS else ""
             if not target:
                 return response
             response.close()
             url = self._next(url, target)
         raise ArtifactRefused(f"redirected more than {MOST_REDIRECTS} times")
+
+    def _ask(self, url: Url, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        import urllib3
+
+        pool = self._pool(url)
+        longest = 2 * self._timeout  # one for the connection, one for all of the headers
+        with self._sockets.within(longest) as late:
+            try:
+                return pool.urlopen(
+                    "GET", url._replace(auth=None).url, headers=headers, retries=False, redirect=False,
+                    preload_content=False, decode_content=False,
+                )  # fmt: skip
+            except (urllib3.exceptions.HTTPError, OSError) as failed:
+                why = f"no answer within {longest:g} s" if late.is_set() else reason(failed, self._timeout)
+                raise LinkTrouble(f"{shown(url.host or '')}: {why}") from failed
+
+    def _pool(self, url: Url) -> urllib3.PoolManager:
+        """Connections to there, through the proxy that the environment names for it, if it does."""
+        from urllib.request import getproxies, proxy_bypass  # here: with what it imports it takes 15 ms of the start
+
+        import urllib3
+
+        more: dict[str, Any] = {"timeout": urllib3.Timeout(connect=self._timeout, read=self._timeout)}
+        proxy = getproxies().get(url.scheme or "")
+        direct = not proxy or bool(proxy_bypass(url.host or ""))
+        pool = urllib3.PoolManager(**more) if direct else urllib3.ProxyManager(str(proxy), **more)
+        self._sockets = Sockets()
+        self._sockets.note(pool)
+        return pool
 
     def _next(self, url: Url, target: str) -> Url:
         try:

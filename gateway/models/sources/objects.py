@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gateway.config import ObjectStore
@@ -18,6 +18,8 @@ from gateway.models.store import ArtifactRefused
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
+
+T = TypeVar("T")
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _NOBODY = re.compile(r"Account must be specified|performing [A-Z]+ http://(169\.254\.169\.254|metadata\.google)")
@@ -43,6 +45,7 @@ class ObjectSource:
         if not parts.netloc or "@" in parts.netloc or not self._key:
             raise ArtifactRefused(f"expected {self._scheme}://BUCKET/KEY, got {masked(uri)}")
         allowed.check_host(parts.netloc)
+        self._waiting: _Waiting | None = None
         try:
             self._store = _store(self._scheme, parts.netloc, settings, timeout)
         except ImportError as missing:
@@ -56,21 +59,33 @@ class ObjectSource:
             options["range"] = {"offset": offset}
         if offset and validator.startswith('"'):
             options["if_match"] = validator
-        from obstore import get
+        from obstore import get_async
         from obstore.exceptions import BaseError, PreconditionError
 
+        async def asked() -> GetResult:
+            return await get_async(self._store, self._key, options=options)
+
+        self._waiting = waiting = _Waiting()
         try:
-            found = get(self._store, self._key, options=options)
+            found = waiting.run(asked(), 2 * self._timeout)  # one for the connection, one for all of the headers
         except (BaseError, OSError, ValueError) as failed:
+            waiting.close()
             again = isinstance(failed, PreconditionError) or _status(failed) == 416
             if offset and again:  # another object by now
                 return self.open(0, "")
             raise self._meaning(failed) from failed
-        download = ObjectDownload(found, self._meaning)
+        except BaseException:
+            waiting.close()
+            raise
+        download = ObjectDownload(waiting, found, self._meaning)
         if offset and (download.start != offset or download.validator != (validator or download.validator)):
             download.close()
             return self.open(0, "")
         return download
+
+    def abort(self) -> None:
+        if self._waiting is not None:
+            self._waiting.end()
 
     def _meaning(self, failed: BaseException) -> Exception:
         """In our words: theirs hold addresses, answers and a dump of their insides."""
@@ -96,17 +111,16 @@ class ObjectSource:
 
 
 class ObjectDownload:
-    """An answer whose body is being read. A loop of its own lets another thread end a read that waits."""
+    """An answer whose body is being read."""
 
-    def __init__(self, found: GetResult, meaning: Callable[[BaseException], Exception]) -> None:
+    def __init__(self, waiting: _Waiting, found: GetResult, meaning: Callable[[BaseException], Exception]) -> None:
         meta = found.meta
         self.size: int | None = meta["size"]
         self.start = found.range[0]
         self.validator = meta["e_tag"] or meta["last_modified"].isoformat()
         self._stream = found.stream(min_chunk_size=1)
-        self._loop = asyncio.new_event_loop()
+        self._waiting = waiting
         self._meaning = meaning
-        self._task: asyncio.Task[Any] | None = None
         self._left = memoryview(b"")
 
     def read(self, most: int) -> bytes:
@@ -114,7 +128,7 @@ class ObjectDownload:
 
         if not self._left:
             try:
-                chunk = self._wait(self._next())
+                chunk = self._waiting.run(self._next(), None)
             except (BaseError, OSError) as failed:
                 raise self._meaning(failed) from failed
             self._left = memoryview(chunk or b"")
@@ -124,14 +138,32 @@ class ObjectDownload:
     async def _next(self) -> Any:
         return await anext(self._stream, None)
 
-    def _wait(self, coming: Coroutine[Any, Any, Any]) -> Any:
-        self._task = self._loop.create_task(coming)
+    def abort(self) -> None:
+        self._waiting.end()
+
+    def close(self) -> None:
+        self._waiting.close()
+
+
+class _Waiting:
+    """A loop of its own, so that another thread can end what this one waits for."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[Any] | None = None
+
+    def run(self, coming: Coroutine[Any, Any, T], seconds: float | None) -> T:
+        """Raises LinkTrouble: it took too long, or was ended."""
+        task = self._task = self._loop.create_task(asyncio.wait_for(coming, seconds))
         try:
-            return self._loop.run_until_complete(self._task)
+            found: T = self._loop.run_until_complete(task)
         except asyncio.CancelledError:
             raise LinkTrouble("ended") from None
+        except asyncio.TimeoutError:
+            raise LinkTrouble(f"no answer within {seconds:g} s") from None
+        return found
 
-    def abort(self) -> None:
+    def end(self) -> None:
         if self._task is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._task.cancel)
 

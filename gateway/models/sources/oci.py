@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.http import MOST_REDIRECTS, reason, trouble_with
+from gateway.models.sources.sockets import Sockets
 from gateway.models.sources.source import LinkTrouble
 from gateway.models.sources.uris import masked, shown
 from gateway.models.store import ArtifactRefused
@@ -70,14 +71,19 @@ class OciSource:
         self._scheme = "http" if self._registry in plain else "https"
         self._allowed = allowed
         self._timeout = timeout
+        self._sockets = Sockets()
         try:
             import oras.auth  # noqa: F401
             import requests  # noqa: F401
         except ImportError as missing:
             raise ArtifactRefused("oci: needs oras: pip install 'edgeway[oci]'") from missing
 
+    def abort(self) -> None:
+        self._sockets.shut()
+
     def open(self, offset: int, validator: str) -> OciDownload:
-        asking = _Asking(self._registry, self._scheme, self._checked, self._timeout)
+        self._sockets = Sockets()
+        asking = _Asking(self._registry, self._scheme, self._checked, self._timeout, self._sockets)
         try:
             layer = self._layer(asking)
             if validator != layer.digest:  # the tag points to something else by now
@@ -162,16 +168,19 @@ def choose(layers: Sequence[Layer], sha256: str, file: str) -> Layer:
 class _Asking:
     """Requests to one registry, with its token once it asked for one."""
 
-    def __init__(self, registry: str, scheme: str, check: Callable[[str], None], timeout: float) -> None:
+    def __init__(
+        self, registry: str, scheme: str, check: Callable[[str], None], timeout: float, sockets: Sockets
+    ) -> None:
         import oras.auth
         import oras.container
         import requests
 
         self._scheme = scheme
         self._timeout = timeout
+        self._sockets = sockets
         self._session = requests.Session()
         self._session.max_redirects = MOST_REDIRECTS
-        adapter = _checking_adapter(check, timeout)
+        adapter = _checking_adapter(check, timeout, sockets)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
         self._auth = oras.auth.get_auth_backend("token", self._session, insecure=scheme == "http")
@@ -218,10 +227,11 @@ class _Asking:
 
         content = b""
         try:
-            for chunk in response.iter_content(64 << 10):
-                content += chunk
-                if len(content) > most:
-                    raise ArtifactRefused(f"the registry's manifest is longer than {most} bytes")
+            with self._sockets.within(2 * self._timeout):
+                for chunk in response.iter_content(64 << 10):
+                    content += chunk
+                    if len(content) > most:
+                        raise ArtifactRefused(f"the registry's manifest is longer than {most} bytes")
         except (requests.RequestException, OSError) as failed:
             raise LinkTrouble(f"the registry: {reason(failed, self._timeout)}") from failed
         finally:
@@ -270,7 +280,7 @@ class OciDownload:
         self._asking.close()
 
 
-def _checking_adapter(check: Callable[[str], None], timeout: float) -> Any:
+def _checking_adapter(check: Callable[[str], None], timeout: float, sockets: Sockets) -> Any:
     from requests.adapters import HTTPAdapter
 
     class Checking(HTTPAdapter):

@@ -56,3 +56,7 @@ class Source(Protocol):
             ArtifactRefused: it won't.
         """
         ...
+
+    def abort(self) -> None:
+        """From another thread: an ``open`` that waits for an answer ends, as far as that can be had."""
+        ...

@@ -43,16 +43,17 @@ _FILE = POOL.AddSerializedFile(
     b'\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12D\n\x07percent\x18\x02 \x03(\x0b2*.edgeway.v1.SetTrafficRequest.PercentEntryR\x07percent\x1a:\n\x0cPe'
     b'rcentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01"*\n\x0eChangeResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07messa'
     b'ge"\x0e\n\x0cDrainRequest"\x0f\n\rDrainResponse"Z\n\x0fFeedbackRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\t'
-    b'requestId\x12\x14\n\x05label\x18\x03 \x01(\tR\x05label2\xc8\x06\n\x07Control\x12<\n\x05Apply\x12\x18.edgeway.v1.ApplyRequest\x1a\x19.edgeway.v1.Appl'
-    b'yResponse\x12?\n\x06Delete\x12\x19.edgeway.v1.DeleteRequest\x1a\x1a.edgeway.v1.DeleteResponse\x12L\n\x0eGetDeployments\x12\x16.e'
-    b'dgeway.v1.GetRequest\x1a".edgeway.v1.GetDeploymentsResponse\x12D\n\nGetTargets\x12\x16.edgeway.v1.GetRequest\x1a\x1e'
-    b'.edgeway.v1.GetTargetsResponse\x12N\n\x0fGetAccelerators\x12\x16.edgeway.v1.GetRequest\x1a#.edgeway.v1.GetAccele'
-    b'ratorsResponse\x12B\n\tGetEvents\x12\x16.edgeway.v1.GetRequest\x1a\x1d.edgeway.v1.GetEventsResponse\x12B\n\x0bWatchEvent'
-    b's\x12\x1e.edgeway.v1.WatchEventsRequest\x1a\x11.edgeway.v1.Event0\x01\x12A\n\x07Promote\x12\x1a.edgeway.v1.PromoteRequest\x1a\x1a.'
-    b'edgeway.v1.ChangeResponse\x12C\n\x08Rollback\x12\x1b.edgeway.v1.RollbackRequest\x1a\x1a.edgeway.v1.ChangeResponse\x12G'
-    b'\n\nSetTraffic\x12\x1d.edgeway.v1.SetTrafficRequest\x1a\x1a.edgeway.v1.ChangeResponse\x12<\n\x05Drain\x12\x18.edgeway.v1.Dr'
-    b'ainRequest\x1a\x19.edgeway.v1.DrainResponse\x12C\n\x08Feedback\x12\x1b.edgeway.v1.FeedbackRequest\x1a\x1a.edgeway.v1.Chan'
-    b'geResponseb\x06proto3'
+    b'requestId\x12\x14\n\x05label\x18\x03 \x01(\tR\x05label"z\n\x10FeedbackResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\x12\x18\n\x07version\x18\x02 \x01(\tR\x07'
+    b'version\x12\x1c\n\tpredicted\x18\x03 \x01(\tR\tpredicted\x12\x14\n\x05right\x18\x04 \x01(\x08R\x05right2\xca\x06\n\x07Control\x12<\n\x05Apply\x12\x18.edgeway.v1.Ap'
+    b'plyRequest\x1a\x19.edgeway.v1.ApplyResponse\x12?\n\x06Delete\x12\x19.edgeway.v1.DeleteRequest\x1a\x1a.edgeway.v1.DeleteRe'
+    b'sponse\x12L\n\x0eGetDeployments\x12\x16.edgeway.v1.GetRequest\x1a".edgeway.v1.GetDeploymentsResponse\x12D\n\nGetTarge'
+    b'ts\x12\x16.edgeway.v1.GetRequest\x1a\x1e.edgeway.v1.GetTargetsResponse\x12N\n\x0fGetAccelerators\x12\x16.edgeway.v1.GetRe'
+    b'quest\x1a#.edgeway.v1.GetAcceleratorsResponse\x12B\n\tGetEvents\x12\x16.edgeway.v1.GetRequest\x1a\x1d.edgeway.v1.Get'
+    b'EventsResponse\x12B\n\x0bWatchEvents\x12\x1e.edgeway.v1.WatchEventsRequest\x1a\x11.edgeway.v1.Event0\x01\x12A\n\x07Promote\x12\x1a.'
+    b'edgeway.v1.PromoteRequest\x1a\x1a.edgeway.v1.ChangeResponse\x12C\n\x08Rollback\x12\x1b.edgeway.v1.RollbackRequest\x1a\x1a'
+    b'.edgeway.v1.ChangeResponse\x12G\n\nSetTraffic\x12\x1d.edgeway.v1.SetTrafficRequest\x1a\x1a.edgeway.v1.ChangeRespo'
+    b'nse\x12<\n\x05Drain\x12\x18.edgeway.v1.DrainRequest\x1a\x19.edgeway.v1.DrainResponse\x12E\n\x08Feedback\x12\x1b.edgeway.v1.Feedb'
+    b'ackRequest\x1a\x1c.edgeway.v1.FeedbackResponseb\x06proto3'
 )
 DESCRIPTOR = POOL.FindFileByName('edgeway/v1/control.proto')
 
@@ -84,6 +85,7 @@ ChangeResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['ChangeRespons
 DrainRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['DrainRequest'])
 DrainResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['DrainResponse'])
 FeedbackRequest = GetMessageClass(DESCRIPTOR.message_types_by_name['FeedbackRequest'])
+FeedbackResponse = GetMessageClass(DESCRIPTOR.message_types_by_name['FeedbackResponse'])
 
 SERVICES = {
     'edgeway.v1.Control': {
@@ -98,6 +100,6 @@ SERVICES = {
         'Rollback': Method('/edgeway.v1.Control/Rollback', RollbackRequest, ChangeResponse, False, False),
         'SetTraffic': Method('/edgeway.v1.Control/SetTraffic', SetTrafficRequest, ChangeResponse, False, False),
         'Drain': Method('/edgeway.v1.Control/Drain', DrainRequest, DrainResponse, False, False),
-        'Feedback': Method('/edgeway.v1.Control/Feedback', FeedbackRequest, ChangeResponse, False, False),
+        'Feedback': Method('/edgeway.v1.Control/Feedback', FeedbackRequest, FeedbackResponse, False, False),
     },
 }

@@ -329,5 +329,17 @@ class FeedbackRequest(_message.Message):
     label: str
     def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
 
+class FeedbackResponse(_message.Message):
+    __slots__ = ("message", "version", "predicted", "right")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    version: str
+    predicted: str
+    right: bool
+    def __init__(self, message: _Optional[str] = ..., version: _Optional[str] = ..., predicted: _Optional[str] = ..., right: bool = ...) -> None: ...
+
 from edgeway.v1.service import Method
 SERVICES: _Mapping[str, _Mapping[str, Method]]

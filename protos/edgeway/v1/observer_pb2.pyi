@@ -79,12 +79,14 @@ class Count(_message.Message):
     def __init__(self, good: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
 
 class Forget(_message.Message):
-    __slots__ = ("model", "version")
+    __slots__ = ("model", "version", "samples")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    samples: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., samples: _Optional[str] = ...) -> None: ...
 
 class ObservedTensor(_message.Message):
     __slots__ = ("name", "datatype", "shape", "data")

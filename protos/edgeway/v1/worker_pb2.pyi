@@ -38,7 +38,7 @@ class Hello(_message.Message):
     def __init__(self, backend: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., instances: _Optional[int] = ..., runtime: _Optional[str] = ..., device: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., can_cancel: bool = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("model", "name", "version", "path", "sha256", "warmup_runs", "batching", "external", "golden")
+    __slots__ = ("model", "name", "version", "path", "sha256", "warmup_runs", "batching", "external", "golden", "background")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,7 @@ class Load(_message.Message):
     BATCHING_FIELD_NUMBER: _ClassVar[int]
     EXTERNAL_FIELD_NUMBER: _ClassVar[int]
     GOLDEN_FIELD_NUMBER: _ClassVar[int]
+    BACKGROUND_FIELD_NUMBER: _ClassVar[int]
     model: int
     name: str
     version: str
@@ -57,7 +58,8 @@ class Load(_message.Message):
     batching: Batching
     external: _containers.RepeatedCompositeFieldContainer[ExternalFile]
     golden: Golden
-    def __init__(self, model: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., sha256: _Optional[str] = ..., warmup_runs: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., external: _Optional[_Iterable[_Union[ExternalFile, _Mapping]]] = ..., golden: _Optional[_Union[Golden, _Mapping]] = ...) -> None: ...
+    background: bool
+    def __init__(self, model: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., sha256: _Optional[str] = ..., warmup_runs: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., external: _Optional[_Iterable[_Union[ExternalFile, _Mapping]]] = ..., golden: _Optional[_Union[Golden, _Mapping]] = ..., background: bool = ...) -> None: ...
 
 class ExternalFile(_message.Message):
     __slots__ = ("name", "sha256")

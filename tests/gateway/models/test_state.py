@@ -6,6 +6,7 @@ import pytest
 
 from gateway.event import KEPT, Event
 from gateway.models.rollout import Rollout, Standing
+from gateway.models.signing import Highest
 from gateway.models.state import Change, State, StateUnusable, Stored
 
 
@@ -35,20 +36,20 @@ def test_what_was_committed_is_there_after_a_restart_in_its_order(state, tmp_pat
     rollout = Rollout((Standing("1", "c", (1, 2), 10, (50, 100)),), ("1",) * 100)
     manifests = {("m", "2"): stored(5), ("m", "1"): stored(3, origin="folder:a.yaml")}
     event = Event(7, 2.5, "rolled-back", "why", "m", "1", "cpu")
-    state.commit(Change(manifests, (), {"m": rollout}, {"m": 4}, [event]))
+    state.commit(Change(manifests, (), {"m": rollout}, {"m": Highest(4, "c")}, [event]))
     known = reopened(state, tmp_path)
     assert [(s.sequence, s.manifest, s.origin) for s in known.manifests] == [
         (3, {"n": 3}, "folder:a.yaml"),
         (5, {"n": 5}, ""),
     ]
-    assert (known.rollouts, known.counters, list(known.events)) == ({"m": rollout}, {"m": 4}, [event])
+    assert (known.rollouts, known.counters, list(known.events)) == ({"m": rollout}, {"m": Highest(4, "c")}, [event])
 
 
 def test_what_is_forgotten_is_gone_but_its_counter_stays(state, tmp_path):
-    state.commit(Change({("m", "1"): stored(1)}, (), {"m": Rollout()}, {"m": 4}))
+    state.commit(Change({("m", "1"): stored(1)}, (), {"m": Rollout()}, {"m": Highest(4, "c")}))
     state.commit(Change({}, [("m", "1")], {"m": None}))
     known = reopened(state, tmp_path)
-    assert (known.manifests, known.rollouts, known.counters) == ([], {}, {"m": 4})
+    assert (known.manifests, known.rollouts, known.counters) == ([], {}, {"m": Highest(4, "c")})
 
 
 def test_a_change_that_fails_half_way_leaves_nothing_behind(state, tmp_path):

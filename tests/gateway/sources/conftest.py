@@ -71,9 +71,15 @@ def registry_binary(folder):
 
 
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory):
+def registry_port():
+    """Where the registry will be."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory, registry_port):
     """Port of an OCI registry that speaks http and wants no credentials."""
-    folder, port = tmp_path_factory.mktemp("registry"), free_port()
+    folder, port = tmp_path_factory.mktemp("registry"), registry_port
     binary = registry_binary(folder)
     (folder / "config.yml").write_text(f"""
 version: 0.1

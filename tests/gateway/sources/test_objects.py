@@ -42,11 +42,11 @@ def bucket(s3):
 
 def settings(port, **more):
     store = ObjectStore(endpoint=f"http://127.0.0.1:{port}", region="us-east-1", allow_http=True)
-    return FetchSettings(**{"patience_seconds": 0.3, "timeout_seconds": 1.0, "object_store": store, **more})
+    return FetchSettings(**{"patience_seconds": 0.2, "timeout_seconds": 1.0, "object_store": store, **more})
 
 
 def fetch(port, tmp_path, uri="s3://models/a/model%201.onnx", told=lambda done, total: None, size=None, **more):
-    return Fetcher(settings(port, **more)).fetch(Wanted(uri, SHA, size), tmp_path / "partial", told)
+    return Fetcher(settings(port, **more), first_pause=0.02).fetch(Wanted(uri, SHA, size), tmp_path / "partial", told)
 
 
 def test_an_object_comes_from_a_real_server(s3, bucket, tmp_path):
@@ -107,7 +107,7 @@ def test_what_the_store_refuses_is_not_asked_for_again_and_no_key_is_told(tmp_pa
 def test_a_store_in_trouble_is_asked_again(tmp_path):
     with FileServer() as server:
         server.answer = lambda handler: handler.send_error(503)
-        with pytest.raises(ArtifactRefused, match=r"given up after 0\.3 s without a new byte: the server answered 503"):
+        with pytest.raises(ArtifactRefused, match=r"given up after 0\.2 s without a new byte: the server answered 503"):
             fetch(server.port, tmp_path)
         assert len(server.asked) > 1
 
@@ -124,6 +124,45 @@ def test_a_store_that_says_nothing_and_one_that_is_not_there_are_told_apart(tmp_
         port = server.port
     with pytest.raises(ArtifactRefused, match="no connection to the object store"):
         fetch(port, tmp_path)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_closing_ends_a_wait_for_the_store(tmp_path, begun):
+    import threading
+
+    asked, release, ended = threading.Event(), threading.Event(), []
+
+    def stall(handler):
+        if begun:
+            handler.send_response(200)
+            headers = {"Content-Length": "300", "ETag": '"x"', "Last-Modified": "Thu, 26 Nov 2026 17:00:00 GMT"}
+            for name, text in headers.items():
+                handler.send_header(name, text)
+            handler.end_headers()
+            handler.wfile.write(b"x" * 100)
+            handler.wfile.flush()
+        asked.set()
+        release.wait(20)
+
+    with FileServer() as server:
+        server.answer = stall
+        fetcher = Fetcher(settings(server.port, timeout_seconds=60.0, patience_seconds=60.0))
+        said = threading.Event()
+
+        def run():
+            try:
+                fetcher.fetch(Wanted("s3://models/m.onnx", SHA), tmp_path / "partial", lambda done, total: said.set())
+            except ArtifactRefused as refused:
+                ended.append(str(refused))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert (said if begun else asked).wait(10)
+        fetcher.close()
+        thread.join(10)
+        release.set()
+    assert len(ended) == 1
+    assert "the gateway stops" in ended[0]
 
 
 def test_plain_http_to_a_store_must_be_allowed(s3, bucket, tmp_path):

@@ -29,10 +29,10 @@ def no_credentials(monkeypatch, tmp_path):
 
 def fetch(port, tmp_path, reference="models/detector:1.0", sha256=SHA, size=None, host="127.0.0.1", **more):
     settings = FetchSettings(
-        **{"patience_seconds": 0.3, "timeout_seconds": 1.0, "plain_registries": (f"{host}:{port}",), **more}
+        **{"patience_seconds": 0.2, "timeout_seconds": 1.0, "plain_registries": (f"{host}:{port}",), **more}
     )
     wanted = Wanted(f"oci://{host}:{port}/{reference}", sha256, size)
-    return Fetcher(settings).fetch(wanted, tmp_path / "partial", lambda done, total: None)
+    return Fetcher(settings, first_pause=0.02).fetch(wanted, tmp_path / "partial", lambda done, total: None)
 
 
 # -- a real registry --------------------------------------------------------------------------------------------------
