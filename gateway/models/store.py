@@ -158,17 +158,20 @@ class Store:
                 at = f" ({Path(failed.filename).name})" if isinstance(failed.filename, str) else ""
                 raise ArtifactRefused(f"the model store can't take {_name(wanted)}: {failed.strerror}{at}") from failed
 
-    def sweep(self) -> list[str]:
-        """Delete what no accepted manifest wants any more; gives the names of what went.
+    def sweep(self) -> tuple[list[str], bool]:
+        """Delete what no accepted manifest wants any more; the names of what went, and whether more is to go later.
 
-        Nothing of it can be wanted again meanwhile: who begins to fetch waits.
+        Nothing of it can be wanted again meanwhile: who begins to fetch waits. What is being fetched goes later.
         """
+        gone: list[str] = []
         with self._guard, contextlib.suppress(OSError):
-            needed = self._busy().union(self._wanted())
-            gone = [item.path for item in self._items() if item.keys.isdisjoint(needed)]
-            gone += [part for part in self._partial.iterdir() if part.name[:64] not in needed]
-            return [path.name for path in gone if _delete(path)]
-        return []
+            wanted, busy = self._wanted(), self._busy()
+            unwanted = [(item.path, item.keys) for item in self._items() if item.keys.isdisjoint(wanted)]
+            unwanted += [(part, frozenset((part.name[:64],))) for part in self._partial.iterdir()]
+            free = [path for path, keys in unwanted if keys.isdisjoint(busy.union(wanted))]
+            gone = [path.name for path in free if _delete(path)]
+            return gone, any(keys.isdisjoint(wanted) and not keys.isdisjoint(busy) for _, keys in unwanted)
+        return gone, False
 
     def collect(self, room: int) -> list[str]:
         """Delete until there is room for so many bytes, the oldest use first, nothing that must stay.

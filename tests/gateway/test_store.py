@@ -196,8 +196,22 @@ def test_sweeping_takes_what_no_manifest_wants(tmp_path, models):
         store.fetch(each, (), untold)
     for key in ("1" * 64, "2" * 64):
         (models / "partial" / key).write_bytes(b"beginning")
-    assert set(store.sweep()) == {f"{gone.key}.onnx", "2" * 64}
+    names, later = store.sweep()
+    assert (set(names), later) == ({f"{gone.key}.onnx", "2" * 64}, False)
     assert files(models) == {f"{here.key}.onnx", f"partial/{'1' * 64}"}
+
+
+def test_what_is_being_fetched_is_swept_later(tmp_path, models):
+    def sweeps(wanted: Wanted, part: Path, told: object) -> str:
+        part.write_bytes(b"mod")
+        assert store.sweep() == ([], True)
+        assert part.exists()
+        raise LinkLost("the link is gone")
+
+    store = Store(tmp_path / "state", sweeps)
+    with pytest.raises(LinkLost):
+        store.fetch(Wanted("s3://b/m.onnx", sha(b"model")), (), untold)
+    assert store.sweep() == ([sha(b"model")], False)
 
 
 # -- files without checksum ----------------------------------------------------------------------------------------
@@ -213,7 +227,7 @@ def test_a_file_without_checksum_is_fetched_anew_only_with_another_edition(tmp_p
     second = Wanted("s3://b/golden.npz", "", edition="second")
     assert store.fetch(second, (), untold).path.read_bytes() == b"others"
     needed.add(second.key)
-    assert store.sweep() == [f"{sha(b'samples')}.npz"]
+    assert store.sweep() == ([f"{sha(b'samples')}.npz"], False)
     assert store.fetch(second, (), untold).sha256 == sha(b"others")
     assert fetched.asked == 2
 
@@ -375,7 +389,7 @@ def test_what_is_not_of_the_store_is_told_and_left_alone(store, models):
 
 def test_a_folder_that_went_is_made_again(store, tmp_path, models):
     shutil.rmtree(models)
-    assert store.sweep() == store.collect(MB) == []
+    assert (store.sweep(), store.collect(MB)) == (([], False), [])
     assert store.fetch(wanted(tmp_path, b"model"), (), untold).path.read_bytes() == b"model"
 
 
