@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
+from pathlib import PurePath
 
 from edgeway.v1 import control_pb2 as control
 from gateway.device.memory import MemoryState
@@ -181,6 +182,8 @@ class GatewayOperations:
                         run_p95_ms=(run or 0.0) * 1e3,
                         share=self._recorder.share(deployment.name, revision.label, target.name),
                         kind=target.worker.kind if target.worker else "",
+                        provenance=target.provenance,
+                        artifact=PurePath(target.order.path).name if target.order else "",
                     )
         return response
 

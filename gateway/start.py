@@ -24,7 +24,7 @@ def serve(settings: ServeSettings) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
     tune_allocator()
     workers = default_workers(settings.config.workers)
-    terms = WorkerTerms(settings.config.limits.starvation_seconds, inherited())
+    terms = WorkerTerms(settings.config.limits.starvation_seconds, inherited(), settings.state_dir / "cache")
     try:
         locks = take_locks(settings)
     except (StartFailed, AlreadyRunning) as failed:

@@ -102,6 +102,8 @@ class Target:
     """Why the worker refused to load it."""
     barred: bool = False
     """It does not agree with its golden samples here; ``failure`` says for which and by how much."""
+    provenance: str = ""
+    """Where what is loaded was proved to run."""
     golden: str = ""
     """What the check with golden samples found, where it passed."""
     order: LoadOrder | None = None

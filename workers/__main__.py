@@ -60,6 +60,7 @@ def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
         first_start=float(raw.get("firstStart") or 0.0),
         spin_seconds=float(raw.get("spinMicroseconds") or 0.0) / 1e6,
         starvation_seconds=float(raw.get("starvationSeconds") or Settings.starvation_seconds),
+        cache=str(raw.get("cache") or ""),
         options=dict(raw.get("options") or {}),
     )
     try:

@@ -18,11 +18,21 @@ class BackendError(Exception):
 
 
 class BackendUnavailable(BackendError):
-    """The runtime or the device is missing. The message says because of what."""
+    """The runtime or the device is missing. The message says because of what; ``code`` is one of ``CODES``."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ModelRejected(BackendError):
     """The file is no model, or one that this runtime refuses."""
+
+
+class NotOnDevice(ModelRejected):
+    """The runtime would run the model, or a part of it, elsewhere than this backend claims. The message says which
+    share of its nodes, and the operators at fault.
+    """
 
 
 class ModelTooLarge(BackendError):
@@ -66,15 +76,28 @@ class Tensor(NamedTuple):
     data: memoryview
 
 
+MISSING_LIBRARY = "missing-library"
+MISSING_DEVICE = "missing-device"
+WRONG_DRIVER = "wrong-driver"
+NO_PERMISSION = "no-permission"
+DEVICE_BUSY = "device-busy"
+UNSUPPORTED = "unsupported"
+"""Not for this operating system or processor."""
+CODES = (MISSING_LIBRARY, MISSING_DEVICE, WRONG_DRIVER, NO_PERMISSION, DEVICE_BUSY, UNSUPPORTED)
+
+
 @dataclass(frozen=True)
 class Probe:
-    """Whether a backend can work here, because of what, and how to enable it."""
+    """Whether a backend can work here, because of what, and how to enable it. Found by devices, not by packages.
+    ``code``: one of ``CODES`` where it can't.
+    """
 
     available: bool
     reason: str
     remedy: str = ""
     devices: Sequence[str] = ()
     runtime: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +131,8 @@ class Settings:
     """After so long in the queue a run goes before all that came later, whatever their priority."""
     spin_seconds: float = 0.0
     """How long to look for the next frame before going to sleep."""
+    cache: str = ""
+    """Folder for what is built of models and may be used again, of this worker's own; empty: there is none."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The backend's own settings; unknown ones are refused by the backend."""
 
@@ -140,6 +165,8 @@ class Model(Protocol):
     platform: str
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
+    provenance: str
+    """Where it was proved to run, for people: ``38 of 38 nodes on QNNExecutionProvider``."""
 
     def run(self, inputs: Dict[str, Tensor], outputs: Sequence[str], cancellation: Cancellation) -> List[Tensor]:
         """The wanted outputs, in the order of ``outputs``.

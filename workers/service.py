@@ -521,6 +521,7 @@ class Service:
             memory_bytes=max(0, resident_bytes() - before),
             load_seconds=time.monotonic() - began,
             warmup_seconds=warmup,
+            provenance=model.model.provenance,
         )
         if agreement is not None:
             loaded.golden, loaded.golden_deviation = agreement.text, agreement.deviation

@@ -170,6 +170,8 @@ def _targets(gateway: Control, name: str, form: str) -> None:
             "version": target.version,
             "worker": target.worker,
             "kind": target.kind,
+            "provenance": target.provenance,
+            "artifact": target.artifact,
             "state": target.state,
             "reason": target.reason,
             "since": stamp(target.since),

@@ -51,6 +51,8 @@ class WorkerTerms:
     starvation: float
     """Seconds that a run waits at most behind others that came later."""
     inherited: Inherited
+    cache: Path
+    """Folder with one for each worker, for what it builds of models and may use again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +105,7 @@ def launch_worker(config: WorkerConfig, terms: WorkerTerms, first_start: float) 
         "options": config.options,
         "firstStart": first_start,
         "starvationSeconds": terms.starvation,
+        "cache": str(terms.cache / config.name),
     }
     return _launch(["--backend", config.backend], settings, config.python, config.env)
 

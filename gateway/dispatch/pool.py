@@ -268,7 +268,7 @@ class Worker:
         if wanted is None:
             return
         target = wanted.target
-        target.handle, target.failure = loaded.model, ""
+        target.handle, target.failure, target.provenance = loaded.model, "", loaded.provenance
         if loaded.golden:
             self._agreed.add(_artifact(wanted.order))
             target.golden = loaded.golden

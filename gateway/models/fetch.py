@@ -198,15 +198,16 @@ class Fetcher:
             raise ArtifactRefused(f"too long: {size} bytes, and fetch.maxFileMB is {self._settings.max_file_mb}")
 
     def _check_end(self, wanted: Wanted, here: Partial, ends: set[int]) -> None:
-        """An answer that says no length may have been cut, unless it ends at the same place twice."""
-        if wanted.size is None or here.position == wanted.size:
+        """An answer that ends too early without a word may have been cut, unless it ends at the same place twice."""
+        expected, at = wanted.size if wanted.size is not None else here.total, here.position
+        if expected is None or at >= expected:
             return
-        if here.position in ends:
-            at = here.position
+        if at in ends:
             here.discard()
-            raise ArtifactRefused(f"wrong length: the manifest says {wanted.size} bytes, the source ends after {at}")
-        ends.add(here.position)
-        raise LinkTrouble(f"it ended after {here.position} of {wanted.size} bytes")
+            who = "manifest" if wanted.size is not None else "source"
+            raise ArtifactRefused(f"wrong length: the {who} says {expected} bytes, and it ends after {at}")
+        ends.add(at)
+        raise LinkTrouble(f"it ended after {at} of {expected} bytes")
 
     def _pause(self, seconds: float, teller: _Teller) -> None:
         until = self._clock() + seconds

@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from gateway.observation.figures import Accuracy, Agreement, Drift, Figures, Lab
 
 BACKLOG = 16 * 1024 * 1024
 """Bytes that may wait for the observer."""
+UNASKED = 4 * 1024 * 1024
+"""Bytes of the newest answers with an id that wait for the first label, which starts the process: where nobody sends
+any, none is needed."""
 LARGEST = 8 * 1024 * 1024
 """Bytes of one observation; larger answers are not looked at."""
 NICE = 10
@@ -75,7 +79,7 @@ class Observer:
         self._watched: dict[Key, Watched] = {}
         self._seen: dict[Key, int] = {}
         """Requests since the last one whose inputs were kept."""
-        self._early: list[bytes] = []
+        self._early: deque[bytes] = deque()
         """Observations for a process that is starting."""
         self._early_bytes = 0
         self._forgotten: list[bytes] = []
@@ -155,6 +159,7 @@ class Observer:
                 )
             ),
             watched.names(bool(request_id)),
+            eager=watched.reference is not None,
         )
 
     def compared(self, model: str, version: str, real: Sequence[Seen], shadow: Sequence[Seen]) -> None:
@@ -245,8 +250,11 @@ class Observer:
         tensors: Sequence[Seen],
         message: Callable[[Sequence[Seen]], observer_pb2.ToObserver],
         names: frozenset[str] | None = None,
+        eager: bool = True,
     ) -> None:
-        """Send what was seen, those with these names, if there is room for it."""
+        """Send what was seen, those with these names, if there is room for it. Not ``eager``: only if a process is up;
+        else it waits for the first that is.
+        """
         chosen = tensors if names is None else [tensor for tensor in tensors if tensor.name in names]
         size = sum(len(tensor.data) for tensor in chosen)
         waiting = self._early_bytes if self._writer is None else self._writer.transport.get_write_buffer_size()
@@ -255,13 +263,16 @@ class Observer:
             return
         if not chosen:
             return
-        self._ensure()
+        if eager:
+            self._ensure()
         frame = _frame(message(chosen))
         if self._writer is not None:
             self._write(frame)
-        else:
-            self._early.append(frame)
-            self._early_bytes += len(frame)
+            return
+        self._early.append(frame)
+        self._early_bytes += len(frame)
+        while self._keeper is None and self._early_bytes > UNASKED:
+            self._early_bytes -= len(self._early.popleft())
 
     def _write(self, frame: bytes) -> None:
         assert self._writer is not None
@@ -335,7 +346,7 @@ class Observer:
 
     def _first(self) -> Iterable[bytes]:
         """What a new process is told before all else."""
-        early, self._early, self._early_bytes = self._early, [], 0
+        early, self._early, self._early_bytes = self._early, deque(), 0
         forgotten, self._forgotten = self._forgotten, []
         yield from forgotten
         yield from (self._watch_frame(key) for key in self._watched)

@@ -236,11 +236,33 @@ def test_a_body_that_is_longer_than_all_files_may_be_is_not_begun(server, partia
 
 def test_a_body_without_a_length_that_ends_too_early_twice_has_the_wrong_length(server, partial):
     server.length = False
-    with pytest.raises(
-        ArtifactRefused, match="wrong length: the manifest says 300001 bytes, the source ends after 300000"
-    ):
+    with pytest.raises(ArtifactRefused, match="wrong length: the manifest says 300001 bytes, and it ends after 300000"):
         fetch(server.url(), partial, size=300_001)
     assert leftovers(partial) == []
+
+
+def test_a_part_that_ends_early_without_a_word_is_not_the_end(server, partial):
+    """A server that says how long the file is, but not how long its answer."""
+
+    def part(handler):
+        server.answer, begin = None, int(handler.headers["Range"][6:-1])
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {begin}-299999/300000")
+        handler.send_header("ETag", server.tag)
+        handler.end_headers()
+        handler.wfile.write(CONTENT[begin:250_000])
+
+    server.cuts = [100_000]
+    first = server.serve
+
+    def serve(handler):
+        first(handler)
+        if len(server.asked) == 1:
+            server.answer = part
+
+    server.serve = serve
+    assert fetch(server.url(), partial) == SHA
+    assert len(server.asked) == 3
 
 
 def test_a_body_without_a_length_that_was_cut_goes_on(server, partial):

@@ -98,7 +98,7 @@ class Scene:
     def __init__(self, order: LoadOrder, kind: str, accelerator: Worker | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.observer, self.events = Observer(), []
-        self.place = ShadowWorker(CPU, self.emit, 1 << 24, WorkerTerms(2.0, inherited()))
+        self.place = ShadowWorker(CPU, self.emit, 1 << 24, WorkerTerms(2.0, inherited(), Path("/nowhere")))
         self.cpu = Worker(CPU, 2, self.emit, lambda: None)
         self.real = version("1", kind)
         self.shadow = version("2", kind, [Target("cpu", 0, self.cpu, handle=1, order=order)])
@@ -227,7 +227,7 @@ async def test_nothing_is_copied_while_the_cpu_is_hot_or_full(folder):
 
 async def test_an_accelerator_gets_a_copy_only_now_and_then_and_the_cpu_the_others(folder):
     async with scene(folder, scaled(3.0)) as s:
-        chip = ShadowWorker(SIMULATED, s.emit, 1 << 24, WorkerTerms(2.0, inherited()))
+        chip = ShadowWorker(SIMULATED, s.emit, 1 << 24, WorkerTerms(2.0, inherited(), Path("/nowhere")))
         try:
             chip.keep({s.order})
             await s.until(lambda: chip.target(s.order) is not None)

@@ -62,7 +62,20 @@ async def test_nothing_runs_until_something_is_to_be_looked_at(observer):
     assert observer.pid == 0
     assert observer.wants("m", "1", "a")
     observer.answered("m", "1", "a", [seen([1, 2])])
-    await until(lambda: observer.pid, "a process")
+    await asyncio.sleep(0)
+    assert observer.pid == 0  # nobody may ever send a label
+    assert (await observer.label("m", "a", "1")).right
+    assert observer.pid
+
+
+async def test_the_first_label_finds_the_newest_answers(observer, monkeypatch):
+    monkeypatch.setattr(module, "UNASKED", 10_000)
+    observer.watch("m", "1", Watched())
+    for number in range(100):
+        observer.answered("m", "1", f"id{number}", [seen(np.zeros(100))])
+    with pytest.raises(NotFound):
+        await observer.label("m", "id0", "0")
+    assert (await observer.label("m", "id99", "0")).right
 
 
 async def test_the_process_is_an_ordinary_one_of_low_priority(observer):

@@ -228,3 +228,27 @@ def test_feedback_for_outputs_that_mean_no_label_is_refused_with_the_reason(fold
     done = gateway.run("feedback", "m", "--request-id", "a")
     assert done.returncode == 2
     assert "--label" in done.stderr
+
+
+def test_outputs_that_are_no_longer_those_of_the_reference_have_a_drift(folder, gateway_in):
+    gateway = gateway_in(None, "--metrics", "127.0.0.1:0")
+    chance = np.random.default_rng(3)
+    usual = chance.normal(0.0, 1.0, (400, 10)).astype(np.float32)
+    np.savez(folder / "reference.npz", y=2 * usual)
+    deploy(gateway, folder, "1", scaled(2.0), "drift: {reference: 'file:reference.npz', output: y, window: 100}")
+    with Client(gateway.unix) as client:
+
+        def drifts(inputs: np.ndarray) -> float:
+            for row in inputs:
+                client.infer("m", {"x": row})
+            seen = status(gateway, "1")
+            return seen.drift if seen.HasField("drift") else -1.0
+
+        assert "needs 100 answers" in status(gateway, "1").drift_detail
+        score = wait_for(lambda: max(0.0, drifts(usual[chance.integers(0, 400, 20)]) + 0.001), 20, "a score")
+        assert score < 0.2
+        wait_for(lambda: drifts(usual[chance.integers(0, 400, 20)] * np.float32(0.2)) > 0.3, 20, "the drift")
+    shown = gateway.get("deployments", "m")[0]["versions"][0]
+    assert shown["drift"] > 0.3
+    assert shown["driftDetail"]
+    assert metric(gateway, "edgeway_model_drift", version="1") > 0.3

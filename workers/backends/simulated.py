@@ -102,6 +102,7 @@ class SimulatedModel:
     def __init__(self, backend: SimulatedBackend, chip: Chip, model: Model) -> None:
         self.inputs = model.inputs
         self.outputs = model.outputs
+        self.provenance = f"simulated; computed by {model.provenance}"
         self._backend = backend
         self._chip = chip
         self._model = model

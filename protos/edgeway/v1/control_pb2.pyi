@@ -169,7 +169,7 @@ class GetDeploymentsResponse(_message.Message):
     def __init__(self, deployments: _Optional[_Iterable[_Union[DeploymentStatus, _Mapping]]] = ...) -> None: ...
 
 class TargetStatus(_message.Message):
-    __slots__ = ("deployment", "version", "worker", "state", "reason", "since", "wait_p95_ms", "run_p95_ms", "share", "kind")
+    __slots__ = ("deployment", "version", "worker", "state", "reason", "since", "wait_p95_ms", "run_p95_ms", "share", "kind", "provenance", "artifact")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +180,8 @@ class TargetStatus(_message.Message):
     RUN_P95_MS_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     deployment: str
     version: str
     worker: str
@@ -190,7 +192,9 @@ class TargetStatus(_message.Message):
     run_p95_ms: float
     share: float
     kind: str
-    def __init__(self, deployment: _Optional[str] = ..., version: _Optional[str] = ..., worker: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since: _Optional[float] = ..., wait_p95_ms: _Optional[float] = ..., run_p95_ms: _Optional[float] = ..., share: _Optional[float] = ..., kind: _Optional[str] = ...) -> None: ...
+    provenance: str
+    artifact: str
+    def __init__(self, deployment: _Optional[str] = ..., version: _Optional[str] = ..., worker: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since: _Optional[float] = ..., wait_p95_ms: _Optional[float] = ..., run_p95_ms: _Optional[float] = ..., share: _Optional[float] = ..., kind: _Optional[str] = ..., provenance: _Optional[str] = ..., artifact: _Optional[str] = ...) -> None: ...
 
 class GetTargetsResponse(_message.Message):
     __slots__ = ("targets",)

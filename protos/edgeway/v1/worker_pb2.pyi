@@ -99,7 +99,7 @@ class Batching(_message.Message):
     def __init__(self, max_size: _Optional[int] = ..., max_delay_seconds: _Optional[float] = ...) -> None: ...
 
 class Loaded(_message.Message):
-    __slots__ = ("model", "platform", "inputs", "outputs", "memory_bytes", "load_seconds", "warmup_seconds", "golden", "golden_deviation")
+    __slots__ = ("model", "platform", "inputs", "outputs", "memory_bytes", "load_seconds", "warmup_seconds", "golden", "golden_deviation", "provenance")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,7 @@ class Loaded(_message.Message):
     WARMUP_SECONDS_FIELD_NUMBER: _ClassVar[int]
     GOLDEN_FIELD_NUMBER: _ClassVar[int]
     GOLDEN_DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     model: int
     platform: str
     inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
@@ -118,7 +119,8 @@ class Loaded(_message.Message):
     warmup_seconds: _containers.RepeatedScalarFieldContainer[float]
     golden: str
     golden_deviation: float
-    def __init__(self, model: _Optional[int] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., memory_bytes: _Optional[int] = ..., load_seconds: _Optional[float] = ..., warmup_seconds: _Optional[_Iterable[float]] = ..., golden: _Optional[str] = ..., golden_deviation: _Optional[float] = ...) -> None: ...
+    provenance: str
+    def __init__(self, model: _Optional[int] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., memory_bytes: _Optional[int] = ..., load_seconds: _Optional[float] = ..., warmup_seconds: _Optional[_Iterable[float]] = ..., golden: _Optional[str] = ..., golden_deviation: _Optional[float] = ..., provenance: _Optional[str] = ...) -> None: ...
 
 class LoadFailed(_message.Message):
     __slots__ = ("model", "reason", "message")
