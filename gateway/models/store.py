@@ -218,11 +218,18 @@ class Store:
         if not all(self._is_right(folder / name, each.key) for name, each in files.items()):
             whole = self._partial / f"{folder.name}.whole"
             shutil.rmtree(whole, ignore_errors=True)
+            missing = sum((each.size or 0) - _size(self._partial / each.key) for each in files.values())
+            self._make_room(wanted, missing)  # for all of them, before any is fetched
             parts = {name: self._download(each, told)[0] for name, each in files.items()}
             with _undone(whole, folder, *parts.values()):
                 whole.mkdir(mode=0o750)
-                for name, part in parts.items():
-                    part.replace(whole / name)
+                for name, each in files.items():
+                    if parts[name].exists():
+                        parts[name].replace(whole / name)
+                    else:  # two names for one content
+                        first = next(other for other, one in files.items() if one.key == each.key)
+                        copy_local(Wanted((whole / first).as_uri(), each.key), whole / name, told)
+                        _settle(whole / name, each.key)
                 _write(whole / _LISTED, json.dumps({name: each.key for name, each in files.items()}).encode())
                 sync_folder(whole)
                 _delete(folder)

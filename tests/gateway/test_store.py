@@ -263,6 +263,13 @@ def test_a_folder_of_which_a_file_was_changed_is_made_again(store, tmp_path):
     assert store.fetch(model, [weights], untold).path.with_name("w.bin").read_bytes() == b"weights"
 
 
+def test_two_files_of_external_data_may_be_alike(store, tmp_path):
+    alike = [wanted(tmp_path, b"weights", name, external=True) for name in ("a.bin", "b.bin")]
+    path = store.fetch(wanted(tmp_path, b"model"), alike, untold).path
+    assert [path.with_name(name).read_bytes() for name in ("a.bin", "b.bin")] == [b"weights"] * 2
+    assert {file.stat().st_nlink for file in path.parent.iterdir()} == {1}
+
+
 @pytest.mark.parametrize("names", [("model.onnx",), ("w.bin", "w.bin"), ("",)])
 def test_external_data_needs_names_of_its_own(store, tmp_path, names):
     weights = [Wanted(source(tmp_path, b"w", "x").as_uri(), sha(b"w"), None, name) for name in names]
@@ -333,6 +340,26 @@ def test_the_size_that_a_server_tells_is_refused_before_a_byte_comes(tmp_path):
     with pytest.raises(ArtifactRefused, match=r"5\.0 MB needed"):
         store.fetch(Wanted("https://h/m.onnx", "0" * 64), (), untold)
     assert came == []
+
+
+def test_room_that_one_download_needs_is_not_promised_to_another(tmp_path):
+    def both(wanted: Wanted, part: Path, told: object) -> str:
+        told(0, 2 * MB)
+        if wanted.uri.endswith("first.onnx"):
+            with pytest.raises(ArtifactRefused, match=r"2\.0 MB needed, 1\.0 MB free"):
+                store.fetch(Wanted("https://h/second.onnx", "2" * 64), (), untold)
+        part.write_bytes(b"first")
+        return sha(b"first")
+
+    store = Store(tmp_path / "state", both, StoreSettings(max_mb=3, reserve_mb=0))
+    store.fetch(Wanted("https://h/first.onnx", sha(b"first")), (), untold)
+
+
+def test_room_for_a_model_with_external_data_is_made_before_any_of_it_is_fetched(tmp_path):
+    store = Store(tmp_path / "state", Source(), StoreSettings(max_mb=3, reserve_mb=0))
+    weights = Wanted("https://h/w.bin", "2" * 64, 3 * MB, "w.bin")
+    with pytest.raises(ArtifactRefused, match=r"no room for m\.onnx: 4\.0 MB needed"):
+        store.fetch(Wanted("https://h/m.onnx", "1" * 64, MB), [weights], untold)
 
 
 KEYS = st.sampled_from("abcdefgh")
