@@ -118,10 +118,10 @@ show-model-files: $(DEV)  ## wrong model files are refused, the version before s
 show-canary: $(DEV)  ## bad versions on trial are left in time, also across a SIGKILL; a hot chip is no reason (8 min)
 	@$(BIN)/python -m benchmarks.show.canary
 
-show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename of an install fails: the version before serves
+show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename fails: the version before serves (1 min)
 	@$(BIN)/python -m benchmarks.show.disk_faults
 
-show-power-cuts: $(DEV)  ## 100 power cuts while versions are installed, promoted, rolled back; as root (6 min)
+show-power-cuts: $(DEV)  ## 100 power cuts while versions are installed, promoted, rolled back; as root (3 min)
 	@$(BIN)/python -m benchmarks.show.power_cuts
 
 show-split: $(DEV)  ## shares exact in every hundred, 10,000 keys that move only where they must (2 min)
