@@ -209,6 +209,8 @@ class GatewayOperations:
                     forecast=worker.heat.forecast,
                     distrusted=worker.heat.distrusted,
                     throttled=bool(worker.heat.throttled),
+                    code=worker.code,
+                    remedy=worker.remedy,
                 )
                 if worker.heat.temperature_c is not None:
                     status.temperature_c = worker.heat.temperature_c

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from edgeway.process import realtime_priority
+from edgeway.process import UNAVAILABLE, realtime_priority
 from gateway.config import WorkerConfig
 
 _ONE_THREAD = {
@@ -73,7 +73,18 @@ class Launched:
             self.process.stderr.close()
 
 
-PROGRAM = ("-c", "import runpy, sys; del sys.path[0]; runpy.run_module('workers', run_name='__main__', alter_sys=True)")
+_OLDEST = (3, 9)
+_TOO_OLD = {
+    "code": "unsupported",
+    "reason": "its interpreter is Python %d.%d; workers need 3.9 or newer",
+    "remedy": "name a newer one under workers[].python",
+}
+PROGRAM = (
+    "-c",
+    f"import sys; del sys.path[0]; sys.version_info < {_OLDEST} and "
+    f"sys.exit({UNAVAILABLE + json.dumps(_TOO_OLD)!r} % sys.version_info[:2]); "  # any Python can read this
+    "import runpy; runpy.run_module('workers', run_name='__main__', alter_sys=True)",
+)
 """``python -m workers``, but for the current folder: where one called ``workers`` lies there, it must not be run."""
 
 
@@ -132,8 +143,7 @@ def _launch(
     arguments: Sequence[str], settings: Mapping[str, Any], python: str | None, env: Mapping[str, str]
 ) -> Launched:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    environment = {**os.environ, **env, "PYTHONPATH": os.pathsep.join(source_roots())}
-    environment.pop("NOTIFY_SOCKET", None)  # only the gateway speaks to systemd
+    environment = environment_of(env)
     told = json.dumps({**settings, "parentPid": os.getpid()})
     try:
         process = subprocess.Popen(
@@ -158,6 +168,13 @@ def _launch(
     finally:
         theirs.close()
     return Launched(process, ours, time.monotonic())
+
+
+def environment_of(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a process that runs ``PROGRAM``: ours, the worker's own, and where its code lies."""
+    environment = {**os.environ, **env, "PYTHONPATH": os.pathsep.join(source_roots())}
+    environment.pop("NOTIFY_SOCKET", None)  # only the gateway speaks to systemd
+    return environment
 
 
 def instances_of(config: WorkerConfig, given: Inherited) -> int:
