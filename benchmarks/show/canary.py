@@ -257,14 +257,14 @@ def bad(name: str, killed: bool, seconds: float, verdict: Verdict) -> Felt | Non
     return Felt(p99(calm), p99(beside), run)
 
 
-def others(name: str, rounds: Sequence[Felt], verdict: Verdict) -> None:
+def others(name: str, rounds: Sequence[Felt], slack: float, verdict: Verdict) -> None:
     """What the good version's requests felt, by the median of some rounds: in one, p99 is of a few requests."""
     if rounds:
         felt = sorted(rounds, key=lambda each: each.more)[len(rounds) // 2]
         verdict.check(
-            felt.more <= 0,
+            felt.more <= slack,
             f"{name}: the others' p99 is {felt.beside:.1f} ms, it was {felt.before:.1f} ms and one run of the "
-            f"canary takes {felt.run:.0f} ms; median of {len(rounds)}",
+            f"canary takes {felt.run:.0f} ms{f' (+ {slack:g} ms)' * (slack > 0)}; median of {len(rounds)}",
         )
 
 
@@ -339,6 +339,7 @@ def main() -> None:
     arguments.add_argument("--only", choices=[*CANARIES, *THROTTLED], action="append")
     arguments.add_argument("--seconds", type=float, default=10.0, help="of calm before each canary")
     arguments.add_argument("--rounds", type=int, default=5, help="of each, for what the others felt")
+    arguments.add_argument("--slack", type=float, default=0.0, help="ms that p99 may be beyond, on a busy machine")
     arguments.add_argument("--killed", choices=["both", "yes", "no"], default="both")
     given = arguments.parse_args()
     verdict = Verdict(f"bad versions at 10 % of {RATE:g} requests a second, a fifth of what the accelerator does")
@@ -352,7 +353,7 @@ def main() -> None:
                 continue  # such a budget is shorter than a new start
             if given.killed in ("both", "yes" if killed else "no"):
                 rounds = [bad(name, killed, given.seconds, verdict) for _ in range(1 if killed else given.rounds)]
-                others(name, [felt for felt in rounds if felt is not None], verdict)
+                others(name, [felt for felt in rounds if felt is not None], given.slack, verdict)
     verdict.end()
 
 

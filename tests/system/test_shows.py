@@ -34,7 +34,7 @@ SHORT = {
     "power_cuts": ["--cuts", "6", "--controls", "2"],
     "fetch": ["--mb", "10", "--cuts", "6"],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
-    "canary-bad": ["--only", "slow", "--killed", "no", "--seconds", "1", "--rounds", "1"],
+    "canary-bad": ["--only", "slow", "--killed", "no", "--seconds", "1", "--rounds", "1", "--slack", "60"],
     "canary-hot": ["--only", "throttled", "--seconds", "1.5"],
     "split": ["--keys", "200", "--hundreds", "1"],
     "commands": ["--threads", "8", "--calls", "20"],
