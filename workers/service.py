@@ -23,7 +23,9 @@ from workers.backend import (
     DeviceFault,
     InvalidInput,
     Model,
+    Remembers,
     RunCancelled,
+    RunsElsewhere,
     Settings,
     Tensor,
 )
@@ -510,6 +512,8 @@ class Service:
             model = LoadedModel(order.model, loaded_model, limits_of(order))
             warmup = model.warm_up(order.warmup_runs)
             agreement = self._hold_to_golden(order, model, rule)
+            if isinstance(loaded_model, Remembers):
+                start_over(loaded_model)
         except LoadError as refused:
             failed = worker_pb2.LoadFailed(model=order.model, reason=refused.reason, message=str(refused))
             return self._control(worker_pb2.ToGateway(load_failed=failed))
@@ -522,6 +526,7 @@ class Service:
             load_seconds=time.monotonic() - began,
             warmup_seconds=warmup,
             provenance=model.model.provenance,
+            kind=loaded_model.kind if isinstance(loaded_model, RunsElsewhere) else "",
         )
         if agreement is not None:
             loaded.golden, loaded.golden_deviation = agreement.text, agreement.deviation
