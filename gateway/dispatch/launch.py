@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import msgspec
 
 from edgeway.process import UNAVAILABLE, realtime_priority
 from gateway.config import WorkerConfig
+from gateway.device.presence import Accelerator
 
 _ONE_THREAD = {
     # Each keeps a library from starting threads when it is imported: a process with threads can't be forked.
@@ -184,9 +186,18 @@ def instances_of(config: WorkerConfig, given: Inherited) -> int:
     return 2 if config.backend == "cpu" and len(given.cpus) >= 2 else 1
 
 
-def default_workers(configs: Sequence[WorkerConfig]) -> list[WorkerConfig]:
-    """The configured workers, and always one for the CPU."""
+def default_workers(configs: Sequence[WorkerConfig], found: Sequence[Accelerator] = ()) -> list[WorkerConfig]:
+    """The configured workers; where there are none, one for each accelerator that can be used; and always one for the
+    CPU.
+    """
     workers = list(configs)
+    if not workers:
+        names: Counter[str] = Counter()
+        for each in found:
+            if not each.lacks:
+                names[each.backend] += 1
+                name = each.backend if names[each.backend] == 1 else f"{each.backend}-{names[each.backend]}"
+                workers.append(WorkerConfig(name, each.backend, options=dict(each.options)))
     if not any(config.backend == "cpu" for config in workers):
         taken = {config.name for config in workers}
         name = next(name for name in ("cpu", "cpu-path", "cpu-path-2") if name not in taken)

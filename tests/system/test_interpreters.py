@@ -62,3 +62,17 @@ def test_an_interpreter_that_can_not_be_used_is_a_typed_reason_and_others_serve(
     events = [event["worker"] for event in gateway.get("events") if event["kind"] == "worker-unavailable"]
     assert sorted(events) == ["bare", "gone", "odd", "what"]  # once each, however often it is tried again
     assert not [event for event in gateway.get("events") if event["kind"] == "worker-crash-loop"]
+
+
+def test_without_a_config_what_was_found_and_what_it_lacks_is_told_and_the_cpu_serves(folder, gateway_in):
+    (folder / "dev").mkdir()
+    (folder / "dev" / "fastrpc-cdsp").touch()
+    put(folder / "models", "double", scaled(2.0))
+    roots = {"sysfsRoot": str(folder / "sys"), "devRoot": str(folder / "dev")}
+    gateway = gateway_in({"accelerators": roots}, "--model-repository", str(folder / "models"))
+    assert [worker["worker"] for worker in gateway.get("accelerators")] == ["cpu"]
+    (told,) = [event["message"] for event in gateway.get("events") if event["kind"] == "accelerator-found"]
+    assert "fastrpc-cdsp" in told
+    assert "onnxruntime-qnn" in told
+    with Client(gateway.unix, deadline_ms=10_000) as client:
+        assert client.infer("double", X)["y"].tolist() == [2, -4]
