@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -13,47 +11,9 @@ import pytest
 import yaml
 
 from benchmarks.harness import wait_for
+from benchmarks.show.doctor import doctor, hiding, plugin, with_plugins
 from gateway.dispatch.probes import Asked, probe_all
 from gateway.dispatch.refusal import refused
-
-HIDE = """
-    import sys
-    class Hidden:
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] in {hidden!r}:
-                raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-    sys.meta_path.insert(0, Hidden())
-"""
-
-
-def program(folder: Path, code: str) -> str:
-    """An interpreter in the folder that runs this first."""
-    (folder / "first.py").write_text(textwrap.dedent(code))
-    path = folder / "python"
-    first = f"exec(open('{folder}/first.py').read())"
-    path.write_text(f'#!/bin/sh\nshift\nprogram="{first}; $1"\nshift\nexec {sys.executable} -c "$program" "$@"\n')
-    path.chmod(0o755)
-    return str(path)
-
-
-def plugin(folder: Path, name: str, code: str) -> None:
-    """A distribution in the folder that adds a backend of that name, from a module of this code."""
-    (folder / f"{name}_backend.py").write_text(textwrap.dedent(code))
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[edgeway.backends]\n{name} = {name}_backend:Backend\n")
-
-
-def with_plugins(folder: Path) -> str:
-    """An interpreter that finds the plugins of the folder."""
-    return program(folder, f"import sys; sys.path.append({str(folder)!r})")
-
-
-def doctor(*arguments: str) -> tuple[int, list[dict], str]:
-    command = [sys.executable, "-m", "gateway", "doctor", "-o", "json", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    return done.returncode, json.loads(done.stdout), done.stderr
 
 
 def by_backend(rows: list[dict]) -> dict[str, dict]:
@@ -61,9 +21,9 @@ def by_backend(rows: list[dict]) -> dict[str, dict]:
 
 
 def test_every_backend_is_listed_with_a_reason_and_what_is_missing_with_code_and_remedy():
-    code, rows, stderr = doctor()
+    code, rows, printed = doctor()
     assert code == 0
-    assert not stderr
+    assert "Traceback" not in printed
     found = by_backend(rows)
     assert {"cpu", "simulated", "tensorrt", "edgetpu", "litert", "openvino", "qnn", "coreml"} <= found.keys()
     assert found["cpu"]["available"]
@@ -78,9 +38,9 @@ def test_every_backend_is_listed_with_a_reason_and_what_is_missing_with_code_and
     ids="+".join,
 )
 def test_what_is_hidden_is_named_and_nothing_else_falls_over(tmp_path, hidden):
-    code, rows, stderr = doctor("--python", program(tmp_path, HIDE.format(hidden=hidden)))
+    code, rows, printed = doctor("--python", hiding(tmp_path, hidden))
     assert code == 0
-    assert "Traceback" not in stderr + json.dumps(rows)
+    assert "Traceback" not in printed
     cpu = by_backend(rows)["cpu"]
     assert not cpu["available"]
     assert cpu["code"] == "missing-library"
@@ -154,16 +114,16 @@ def test_each_worker_of_a_config_is_asked_for_under_its_own_interpreter(tmp_path
     config = {
         "workers": [
             {"name": "tpu", "backend": "simulated"},
-            {"name": "bare", "backend": "simulated", "python": program(tmp_path, HIDE.format(hidden=["numpy"]))},
+            {"name": "bare", "backend": "simulated", "python": hiding(tmp_path, ["numpy"])},
             {"name": "gone", "backend": "simulated", "python": "/no/such/python"},
             {"name": "what", "backend": "abacus"},
         ]
     }
     path = tmp_path / "device.yaml"
     path.write_text(yaml.safe_dump(config))
-    code, rows, stderr = doctor("--config", str(path))
+    code, rows, printed = doctor("--config", str(path))
     assert code == 1  # not all of them can work
-    assert not stderr
+    assert "Traceback" not in printed
     found = {worker: row for row in rows for worker in row["workers"]}
     assert found.keys() == {"tpu", "bare", "gone", "what", "cpu"}
     assert found["tpu"]["available"]
