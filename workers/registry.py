@@ -9,12 +9,15 @@ from workers.backend import Backend, BackendUnavailable, Probe
 
 GROUP = "edgeway.backends"
 BUILT_IN = {
+    "coreml": "workers.backends.coreml:CoreMlBackend",
     "cpu": "workers.backends.cpu:CpuBackend",
+    "openvino": "workers.backends.openvino:OpenVinoBackend",
+    "qnn": "workers.backends.qnn:QnnBackend",
     "simulated": "workers.backends.simulated:SimulatedBackend",
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
-NOT_YET = ("coreml", "edgetpu", "litert", "openvino", "qnn", "remote", "tensorrt")
+NOT_YET = ("edgetpu", "litert", "remote", "tensorrt")
 """Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
 
 
