@@ -17,6 +17,7 @@ from workers.backend import (
     BackendUnavailable,
     Bound,
     Cancellation,
+    DeviceFault,
     InvalidInput,
     ModelRejected,
     ModelTooLarge,
@@ -177,6 +178,8 @@ class LiteModel:
         try:
             try:
                 interpreter = self._ready(arrays)
+            except BackendUnavailable as gone:  # what was there when the model was loaded
+                raise DeviceFault(str(gone)) from gone
             except _ERRORS as failed:
                 raise self._fault(failed) from failed
             try:
