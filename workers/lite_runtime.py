@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.metadata
 import threading
@@ -91,6 +92,7 @@ class LiteRuntime:
             OSError: the library can't be loaded.
             ValueError: it found no device, or may not use it.
         """
+        ctypes.CDLL(library)  # where this fails, LiteRT would leave a delegate that can't be deleted
         return self._library.load_delegate(library, dict(options))
 
     def interpreter(self, content: bytes, threads: int, delegates: Sequence[Any] = ()) -> Any:
