@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
@@ -15,6 +16,7 @@ from benchmarks.harness import manifest, scaled, wait_for
 from benchmarks.tflite_models import compiled, counting, identity
 from benchmarks.tflite_models import scaled as scaled_lite
 from edgeway.client import Client, InferenceError
+from edgeway.v1 import open_inference_pb2 as oip
 
 pytestmark = [pytest.mark.system]
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
@@ -44,7 +46,13 @@ def test_a_stock_client_learns_what_the_integers_of_a_tensor_stand_for(folder, g
         "quantization.y.scale": "0.125",
         "quantization.y.zero_point": "-1",
     }
-    properties = client.get_model_metadata("eighths", as_json=True)["properties"]
+    with grpc.insecure_channel(gateway.address) as channel:
+        ask = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelMetadata",
+            oip.ModelMetadataRequest.SerializeToString,
+            oip.ModelMetadataResponse.FromString,
+        )
+        properties = dict(ask(oip.ModelMetadataRequest(name="eighths"), timeout=10).properties)
     assert properties.items() >= told.items()
     sent = triton.InferInput("x", [1, 4], "INT8")
     sent.set_data_from_numpy(np.array([[-128, 0, 1, 127]], np.int8))
@@ -74,7 +82,7 @@ def test_one_deployment_mixes_onnx_and_tflite_and_fails_over_between_the_runtime
     assert "nodes on the CPU" in rows["lite"]["provenance"]
     with Client(gateway.unix) as client:
         served = client.infer("m", {"x": np.float32([1, 2])})
-        assert (served.target, served["y"].tolist()) == ("lite", [2, 4])
+        assert (served.served_by, served["y"].tolist()) == ("lite", [2, 4])
         subprocess.run(["kill", "-9", str(gateway.worker("lite")["pid"])], check=True)
         served = client.infer("m", {"x": np.float32([1, 2, 3])})
         assert served["y"].tolist() == [2, 4, 6]
