@@ -272,7 +272,14 @@ class _Interpreter:
     def output(self, name: str) -> Tensor:
         """A result, in memory of its own."""
         place, datatype = self._results[name]
-        array = self.lite.get_tensor(place)
+        try:
+            array = self.lite.get_tensor(place)
+        except ValueError:  # before 2.2: of a tensor without elements
+            details = {int(detail["index"]): detail for detail in self.lite.get_output_details()}
+            shape = tuple(int(size) for size in details[place]["shape"])
+            if 0 not in shape:
+                raise
+            return Tensor(datatype, shape, memoryview(b""))
         if datatype == "BYTES":
             return Tensor(datatype, array.shape, memoryview(encode_bytes(array.reshape(-1).tolist())))
         if array.size and array.flags.c_contiguous:
