@@ -73,6 +73,9 @@ class EdgeTpuBackend:
     name = "edgetpu"
     kind = "hardware"
     formats: Sequence[str] = (".tflite",)
+    datatypes: Sequence[str] = ("INT8", "UINT8")
+    open_sizes = False
+    empty_tensors = False
     can_cancel = False
 
     def __init__(self, settings: Settings) -> None:
