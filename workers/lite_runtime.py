@@ -65,6 +65,8 @@ _REMEMBERING = frozenset(
 _ERRORS = (ValueError, RuntimeError, MemoryError)
 """What LiteRT raises; it has no classes of its own."""
 _DELEGATED = "DELEGATE"
+_TOO_LARGE = ("bad_alloc", "allocate memory", "failed to create XNNPACK runtime")
+"""What LiteRT says where memory was refused. XNNPACK says no more: what it can't compute it has refused before."""
 
 Fault = Callable[[Exception], BackendError]
 """What the backend makes of an error of a run."""
@@ -321,7 +323,7 @@ def on_the_cpu(operations: Sequence[str]) -> str:
     """What to say of a model that nobody but the CPU runs."""
     parts = operations.count(_DELEGATED)
     nodes = len(operations) - parts
-    with_xnnpack = f", {parts} part{'s' if parts != 1 else ''} of it by XNNPACK" if parts else ""
+    with_xnnpack = f" (XNNPACK: {parts} part{'s' if parts != 1 else ''})" if parts else ""
     return f"{nodes} of {nodes} nodes on the CPU{with_xnnpack}"
 
 
@@ -333,7 +335,7 @@ def run_failed(failed: Exception) -> BackendError:
 def rejection(refused: Exception) -> BackendError:
     """Why a file was not loaded."""
     text = text_of(refused)
-    if isinstance(refused, MemoryError) or "bad_alloc" in text or "allocate memory" in text:
+    if isinstance(refused, MemoryError) or any(word in text for word in _TOO_LARGE):
         return ModelTooLarge(text)
     return ModelRejected(text)
 

@@ -291,7 +291,7 @@ def test_a_model_that_was_not_compiled_is_refused_or_runs_on_the_cpu_and_says_so
     made = backend(box, stub, allowCpu=True)
     model = made.load(scaled(2.0), "m")
     assert model.kind == "cpu"
-    assert model.provenance == "1 of 1 nodes on the CPU, 1 part of it by XNNPACK: not compiled for the Edge TPU"
+    assert model.provenance == "1 of 1 nodes on the CPU (XNNPACK: 1 part): not compiled for the Edge TPU"
     assert run(model).tolist() == [0.0]
     made._owned.release()
 
@@ -310,6 +310,15 @@ def test_a_run_that_fails_is_the_models_fault_while_the_device_is_there_else_the
         run(model)
     assert "2-1) is gone" in made.heat().lost
     model.close()
+    made._owned.release()
+
+
+def test_a_model_whose_first_run_fails_is_not_loaded(box, stub, behave):
+    behave("fails")
+    box.usb()
+    made = backend(box, stub)
+    with pytest.raises(ModelRejected, match="run on zeros failed on Coral Edge TPU usb:0 .*USB transfer error"):
+        made.load(compiled(), "m")
     made._owned.release()
 
 

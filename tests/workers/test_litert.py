@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -228,6 +230,30 @@ def test_a_closed_model_gives_its_memory_back(backend):
     for _ in range(20):
         once()
     assert resident_bytes() - before < 4 << 20  # one such model takes 30 MB
+
+
+def test_a_model_that_does_not_fit_is_too_large_and_smaller_ones_still_load():
+    code = """
+from benchmarks.tflite_models import Graph, scaled
+from workers.backend import ModelTooLarge, Settings
+from workers.backends.litert import LiteRtBackend
+from workers.process import limit_memory
+import numpy as np
+graph = Graph()
+x, y = graph.tensor("x", "FP32", [1, 512]), graph.tensor("y", "FP32", [1, 24576])
+weights = graph.constant("w", np.ones((24576, 512), np.float32))
+graph.add("FULLY_CONNECTED", [x, weights, -1], [y], kind="FullyConnectedOptions")
+content, backend = graph.model([x], [y]), LiteRtBackend(Settings("litert"))
+backend.load(scaled(1.0), "small")
+limit_memory(30 << 20)
+try:
+    backend.load(content, "large")
+except ModelTooLarge:
+    print("too large")
+print(backend.load(scaled(2.0), "small").provenance)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["too large", "1 of 1 nodes on the CPU (XNNPACK: 1 part)"], done.stderr
 
 
 def test_without_a_library_both_are_named(monkeypatch):

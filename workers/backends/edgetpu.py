@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 from workers.backend import (
+    MISSING_DEVICE,
     MISSING_LIBRARY,
     NO_FILES,
     BackendError,
     BackendUnavailable,
     DeviceFault,
     Heat,
+    ModelRejected,
     NotOnDevice,
     Probe,
+    RunFailed,
     Settings,
 )
 from workers.edge_tpus import EdgeTpu, Roots, check, choose, find, missing, not_opened, own, remedy
@@ -29,6 +32,7 @@ from workers.lite_runtime import (
     run_failed,
     text_of,
 )
+from workers.loaded import NeverCancelled, zeros
 from workers.tflite_file import EDGE_TPU, for_edge_tpu
 
 LIBRARY = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}.get(sys.platform, "libedgetpu.so.1")
@@ -103,7 +107,8 @@ class EdgeTpuBackend:
         del external  # a .tflite file names none, which check_file makes sure of
         check_file(content, name, edge_tpu=True)
         if for_edge_tpu(content):
-            return LiteModel(self._make(content, name), self._settings.instances, _on_the_device, self._fault)
+            model = LiteModel(self._make(content, name), self._settings.instances, _on_the_device, self._fault)
+            return self._proved(model, name)
         if not self._options.allow_cpu:
             raise NotOnDevice(
                 f"{name}: this .tflite is not compiled for the Edge TPU: all of it would run on the CPU; compile it "
@@ -124,6 +129,20 @@ class EdgeTpuBackend:
             print(f"edgetpu: {self._device} is back", file=sys.stderr, flush=True)
             os._exit(BACK_AGAIN)
         return Heat()
+
+    def _proved(self, model: LiteModel, name: str) -> LiteModel:
+        """The model, when a run on zeros went well: only that reaches the device. Raises what ``load`` raises."""
+        feed = {spec.name: zeros(spec) for spec in model.inputs}
+        try:
+            model.run(feed, [spec.name for spec in model.outputs], NeverCancelled())
+            model.start_over()
+        except DeviceFault as gone:
+            model.close()
+            raise BackendUnavailable(str(gone), MISSING_DEVICE) from gone
+        except RunFailed as failed:
+            model.close()
+            raise ModelRejected(f"{name}: a run on zeros failed on {self._device}: {failed}") from failed
+        return model
 
     def _make(self, content: bytes, name: str) -> Callable[[], Any]:
         def make() -> Any:
