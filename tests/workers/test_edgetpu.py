@@ -317,7 +317,7 @@ def test_a_model_whose_first_run_fails_is_not_loaded(box, stub, behave):
     behave("fails")
     box.usb()
     made = backend(box, stub)
-    with pytest.raises(ModelRejected, match="run on zeros failed on Coral Edge TPU usb:0 .*USB transfer error"):
+    with pytest.raises(ModelRejected, match=r"run on zeros failed on Coral Edge TPU usb:0 .*USB transfer error"):
         made.load(compiled(), "m")
     made._owned.release()
 
