@@ -64,6 +64,8 @@ _REMEMBERING = frozenset(
 """Operations that leave something behind for the next run."""
 _ERRORS = (ValueError, RuntimeError, MemoryError)
 """What LiteRT raises; it has no classes of its own."""
+_UNIMPORTABLE = (ImportError, OSError, AttributeError, RuntimeError, TypeError)
+"""What an import raises where the package is missing, or does not fit to its numpy or protobuf."""
 _DELEGATED = "DELEGATE"
 _TOO_LARGE = ("bad_alloc", "allocate memory", "failed to create XNNPACK runtime")
 """What LiteRT says where memory was refused. XNNPACK says no more: what it can't compute it has refused before."""
@@ -81,7 +83,7 @@ class LiteRuntime:
         for module, package in PACKAGES:
             try:
                 self._library: Any = importlib.import_module(f"{module}.interpreter")
-            except ImportError as missing:
+            except _UNIMPORTABLE as missing:
                 reasons.append(f"{package} can't be imported: {missing}")
                 continue
             self.version = f"{package} {_version(package)}"
