@@ -64,7 +64,7 @@ _REMEMBERING = frozenset(
 """Operations that leave something behind for the next run."""
 _ERRORS = (ValueError, RuntimeError, MemoryError)
 """What LiteRT raises; it has no classes of its own."""
-_UNIMPORTABLE = (ImportError, OSError, AttributeError, RuntimeError, TypeError)
+_UNIMPORTABLE = (ImportError, OSError, AttributeError, RuntimeError, SystemError, TypeError)
 """What an import raises where the package is missing, or does not fit to its numpy or protobuf."""
 _DELEGATED = "DELEGATE"
 _TOO_LARGE = ("bad_alloc", "allocate memory", "failed to create XNNPACK runtime")
@@ -83,8 +83,9 @@ class LiteRuntime:
         for module, package in PACKAGES:
             try:
                 self._library: Any = importlib.import_module(f"{module}.interpreter")
+                _try_out(self._library)
             except _UNIMPORTABLE as missing:
-                reasons.append(f"{package} can't be imported: {missing}")
+                reasons.append(f"{package} can't be used: {text_of(missing)}")
                 continue
             self.version = f"{package} {_version(package)}"
             return
@@ -345,6 +346,14 @@ def rejection(refused: Exception) -> BackendError:
 def text_of(error: BaseException) -> str:
     """LiteRT's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _try_out(library: Any) -> None:
+    """A build for numpy 1 can be imported beside numpy 2, and then makes no interpreter. Raises one of _UNIMPORTABLE."""
+    try:
+        library.Interpreter(model_content=b"no model")
+    except ValueError:
+        return
 
 
 def _operations(lite: Any) -> List[str]:
