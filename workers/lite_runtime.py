@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import importlib
 import importlib.metadata
@@ -64,8 +65,13 @@ _REMEMBERING = frozenset(
 """Operations that leave something behind for the next run."""
 _ERRORS = (ValueError, RuntimeError, MemoryError)
 """What LiteRT raises; it has no classes of its own."""
-_UNIMPORTABLE = (ImportError, OSError, AttributeError, RuntimeError, SystemError, TypeError)
+_UNIMPORTABLE = (ImportError, OSError, AttributeError, RuntimeError, SystemError, TypeError, ValueError)
 """What an import raises where the package is missing, or does not fit to its numpy or protobuf."""
+_SMALLEST = (
+    "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAAUAAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAMAAAA"
+    "EAAAABAAAAAQAAAAEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+)
+"""A file without tensors and operations."""
 _DELEGATED = "DELEGATE"
 _TOO_LARGE = ("bad_alloc", "allocate memory", "failed to create XNNPACK runtime")
 """What LiteRT says where memory was refused. XNNPACK says no more: what it can't compute it has refused before."""
@@ -349,11 +355,8 @@ def text_of(error: BaseException) -> str:
 
 
 def _try_out(library: Any) -> None:
-    """A build for numpy 1 can be imported beside numpy 2, and then makes no interpreter. Raises one of _UNIMPORTABLE."""
-    try:
-        library.Interpreter(model_content=b"no model")
-    except ValueError:
-        return
+    """A build for numpy 1 can be imported beside numpy 2, but makes no interpreter. Raises one of _UNIMPORTABLE."""
+    library.Interpreter(model_content=base64.b64decode(_SMALLEST))
 
 
 def _operations(lite: Any) -> List[str]:
