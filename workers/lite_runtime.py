@@ -91,7 +91,7 @@ class LiteRuntime:
                 self._library: Any = importlib.import_module(f"{module}.interpreter")
                 _try_out(self._library)
             except _UNIMPORTABLE as missing:
-                reasons.append(f"{package} can't be used: {text_of(missing)}")
+                reasons.append(f"{package} can't be used: {text_of(missing.__cause__ or missing)}")
                 continue
             self.version = f"{package} {_version(package)}"
             return
