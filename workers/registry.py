@@ -11,6 +11,7 @@ GROUP = "edgeway.backends"
 BUILT_IN = {
     "coreml": "workers.backends.coreml:CoreMlBackend",
     "cpu": "workers.backends.cpu:CpuBackend",
+    "edgetpu": "workers.backends.edgetpu:EdgeTpuBackend",
     "litert": "workers.backends.litert:LiteRtBackend",
     "openvino": "workers.backends.openvino:OpenVinoBackend",
     "qnn": "workers.backends.qnn:QnnBackend",
@@ -18,7 +19,7 @@ BUILT_IN = {
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
-NOT_YET = ("edgetpu", "remote", "tensorrt")
+NOT_YET = ("remote", "tensorrt")
 """Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
 
 
