@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
+from workers.progress import Progress
+
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -133,6 +135,8 @@ class Settings:
     """How long to look for the next frame before going to sleep."""
     cache: str = ""
     """Folder for what is built of models and may be used again, of this worker's own; empty: there is none."""
+    progress: Progress = field(default_factory=Progress)
+    """Where the backend says what a load is at that takes its time."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The backend's own settings; unknown ones are refused by the backend."""
 
@@ -198,6 +202,10 @@ class Backend(Protocol):
     formats: Sequence[str]
     """Suffixes of the files it loads, best first."""
     can_cancel: bool
+    load_seconds: float
+    """How long a load may take before it counts as hung, where the device config does not say. May be left out: then it
+    is the gateway's own limit, 300 s.
+    """
     runtime: str
     device: str
 

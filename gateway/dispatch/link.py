@@ -26,6 +26,8 @@ from gateway.request import InputTensor
 _FRAMES_PER_WAKE = 64
 """Frames taken before other work of the loop gets its turn."""
 _TRIM_SECONDS = 1.0
+LOAD_LIMIT = 300.0
+"""Seconds that a load may take where neither the device config nor the backend says."""
 _HANG_CHECK_SECONDS = 0.1
 """Between two looks at what is under way; none while nothing is."""
 
@@ -87,7 +89,7 @@ class Link:
         on_control: Callable[[worker_pb2.ToGateway], None],
         on_closed: Callable[[str], None],
         max_bytes: int,
-        load_limit: float = 300.0,
+        load_limit: float = LOAD_LIMIT,
     ) -> None:
         """Args:
         connection: our end of a SEQPACKET pair; the link owns it.
@@ -118,7 +120,7 @@ class Link:
         self._answered_at = 0.0
         """When an instance of the worker last came to an end with a run."""
         self._hang_check: asyncio.TimerHandle | None = None
-        self._load_limit = load_limit
+        self.load_limit = load_limit
         self._loading_since: float | None = None
 
     @property
@@ -305,8 +307,8 @@ class Link:
         self._hang_check = None
         now = monotonic()
         if self._loading_since is not None:
-            if now - self._loading_since > self._load_limit:
-                return self.close(f"hung: a load took more than {self._load_limit:g} s")
+            if now - self._loading_since > self.load_limit:
+                return self.close(f"hung: a load took more than {self.load_limit:g} s")
         else:
             hung = hung_for(self._pending.values(), self._answered_at, now)
             if hung is not None:
