@@ -31,6 +31,7 @@ _DEPLOYMENT_COLUMNS: Columns = [
     ("ACCURACY", "accuracy"),
     ("DRIFT", "drift"),
     ("AGREEMENT", "agreement"),
+    ("VS CURRENT", "compared"),
     ("REASON", "reason"),
 ]
 _TARGET_COLUMNS: Columns = [
@@ -110,6 +111,11 @@ def _deployments(gateway: Control, name: str, form: str) -> None:
         for version in deployment.versions
     ]
     show(flat, form, _DEPLOYMENT_COLUMNS, "no deployments; add one with `edgeway apply -f FILE`")
+
+
+def _compared(comparisons: list[Row]) -> str:
+    """How likely it is that the version is like the current one: small is different."""
+    return ", ".join(f"{each['of']} p={each['pValue']:.2g}" for each in comparisons)
 
 
 def version_row(version: Any) -> Row:

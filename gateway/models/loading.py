@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from edgeway.process import stand_back
 from gateway.models.fetches import Fetches
 from gateway.models.manifest import Check
 from gateway.models.revision import Plan, PlannedArtifact, Revision
@@ -71,7 +72,7 @@ class Loader:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._threads = ThreadPoolExecutor(FETCHED_AT_ONCE, "fetch")
+        self._threads = ThreadPoolExecutor(FETCHED_AT_ONCE, "fetch", stand_back)  # hashing takes a core for a while
         self._under_way: set[Fetches] = set()
         self._sources: dict[Fetches, list[_Source]] = {}
 
