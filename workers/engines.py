@@ -7,6 +7,7 @@ is then renamed; so at every instant, after a power cut too, an entry is whole o
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -161,10 +162,8 @@ class EngineCache:
     def _remove(self, name: str) -> None:
         """Out of its place in one step: a folder of which half is gone must not stand there."""
         away = tempfile.mkdtemp(prefix=_BUILDING, dir=self._root)
-        try:
+        with contextlib.suppress(OSError):  # another process was quicker
             os.rename(os.path.join(self._root, name), os.path.join(away, "old"))
-        except OSError:  # another process was quicker
-            pass
         shutil.rmtree(away, ignore_errors=True)
 
     def _sweep(self) -> None:

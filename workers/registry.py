@@ -11,10 +11,11 @@ GROUP = "edgeway.backends"
 BUILT_IN = {
     "cpu": "workers.backends.cpu:CpuBackend",
     "simulated": "workers.backends.simulated:SimulatedBackend",
+    "tensorrt": "workers.backends.tensorrt:TensorrtBackend",
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
-NOT_YET = ("coreml", "edgetpu", "litert", "openvino", "qnn", "remote", "tensorrt")
+NOT_YET = ("coreml", "edgetpu", "litert", "openvino", "qnn", "remote")
 """Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
 
 
