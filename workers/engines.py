@@ -67,7 +67,7 @@ class Entry(NamedTuple):
     """When it was last used; any clock."""
 
 
-def outgoing(entries: Sequence[Entry], limit: int, keep: str = "") -> List[str]:
+def outgoing(entries: Sequence[Entry], limit: int, keep: Optional[str] = None) -> List[str]:
     """Names of entries that must go so that the rest have at most ``limit`` bytes: those not used for longest first,
     ``keep`` never.
     """

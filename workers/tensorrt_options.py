@@ -189,14 +189,15 @@ def _range(where: str, raw: Any) -> Range:
     if not isinstance(raw, Mapping) or not {"min", "max"} <= raw.keys() <= {"min", "opt", "max"}:
         raise BackendUnavailable(f"options.{where}: expected {{min: [...], opt: [...], max: [...]}}, got {raw!r}")
     shapes: List[Shape] = []
-    for which in ("min", "opt", "max"):
+    for which in ("min", "max", "opt"):
         shape = raw.get(which, raw["max"])
         sizes = isinstance(shape, (list, tuple)) and all(
             isinstance(size, int) and not isinstance(size, bool) and 0 < size < _LARGEST for size in shape
         )
         _expect(sizes, f"{where}.{which}", "whole numbers above 0", shape)
         shapes.append(tuple(shape))
-    found = Range(*shapes)
+    least, most, best = shapes
+    found = Range(least, best, most)
     if not (found.holds(found.best) and found.holds(found.most)):
         raise BackendUnavailable(f"options.{where}: min, opt and max must have as many sizes, none smaller than before")
     return found
