@@ -90,9 +90,10 @@ def look(roots: Roots = Roots()) -> Sight:
     if nodes and len(shut) == len(nodes):
         return Sight(problem=f"no permission to open {shut[0]}", code=NO_PERMISSION, remedy=_admit(shut[0]))
     driver, refused = _ask_nvml(roots)
-    if refused.problem:
+    sight = _ask_cuda(driver)
+    if refused.problem and (sight.problem or refused.code != WRONG_DRIVER):  # NVML may be broken where CUDA works
         return refused
-    return _ask_cuda(driver)
+    return sight
 
 
 def _without_driver(roots: Roots) -> Sight:
