@@ -40,7 +40,8 @@ _TYPES = {
 }
 """TensorRT's names -> the protocol's. What is missing (FP8, INT4, FP4) no client could send."""
 
-_OUT_OF_MEMORY = 2
+OUT_OF_MEMORY = 2
+"""CUDA's number. What it refuses so leaves the device in order."""
 _TOO_OLD = (35, 3)
 """CUDA's numbers for a driver that is older than the runtime, or that can't be initialised."""
 _NON_BLOCKING = 1
@@ -112,7 +113,7 @@ class Native:
         try:
             return NativeModel(self, runtime, engine, instances, broke)
         except CudaFault as failed:
-            if failed.number == _OUT_OF_MEMORY:
+            if failed.number == OUT_OF_MEMORY:
                 raise ModelTooLarge(f"{name}: the GPU has not enough memory for the engine") from failed
             raise
 
@@ -280,7 +281,8 @@ class NativeModel:
         try:
             return lane.run(inputs, self.outputs, outputs)
         except CudaFault as failed:
-            self._broke(str(failed))
+            if failed.number != OUT_OF_MEMORY:
+                self._broke(str(failed))
             raise
         finally:
             self._free.put(lane)
@@ -333,7 +335,8 @@ class _Lane:
         self._stream = native.call("cudaStreamCreateWithFlags", _NON_BLOCKING)
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise CudaFault(f"no context for the engine{native.log.because()}", _OUT_OF_MEMORY)
+            self.close()
+            raise CudaFault(f"no context for the engine{native.log.because()}", OUT_OF_MEMORY)
         host = native.trt.TensorLocation.HOST
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self._on_host = {name for name in names if engine.get_tensor_location(name) == host}

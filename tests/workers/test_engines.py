@@ -141,13 +141,13 @@ def test_a_build_that_is_not_committed_leaves_nothing(cache, tmp_path):
     (Path(made.folder) / "m.engine").write_bytes(b"half")
     assert cache.find(ORIN) is None
     made.discard()
-    assert os.listdir(tmp_path / "engines") == []
+    assert list((tmp_path / "engines").iterdir()) == []
 
 
 _BUILDER = """
 import sys
-from workers.engines import EngineCache
-from tests.workers.test_engines import ORIN
+from workers.engines import EngineCache, Origin
+ORIN = Origin("a" * 64, "Orin", "8.7", 8 << 30, "540.4 CUDA 12.6", {"tensorrt": "10.3.0"}, {"fp16": True})
 made = EngineCache(sys.argv[1], 1 << 30).begin(ORIN)
 open(made.folder + "/m.engine", "wb").write(b"half")
 print("half", flush=True)
@@ -158,16 +158,17 @@ sys.stdin.read()
 def test_what_a_killed_builder_left_is_removed_at_the_next_start_and_a_living_one_is_left_alone(tmp_path):
     root = tmp_path / "engines"
     command = [sys.executable, "-c", _BUILDER, str(root)]
-    builder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    builder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
     try:
         assert builder.stdout.readline() == b"half\n"
         beside = EngineCache(str(root), MB)
-        assert len(os.listdir(root)) == 1
+        assert len(list(root.iterdir())) == 1
         assert beside.find(ORIN) is None
         builder.send_signal(signal.SIGKILL)
         builder.wait(10)
         after = EngineCache(str(root), MB)
-        assert os.listdir(root) == []
+        assert list(root.iterdir()) == []
         assert after.find(ORIN) is None
     finally:
         builder.kill()

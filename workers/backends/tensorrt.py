@@ -21,6 +21,7 @@ from workers.backend import (
     Heat,
     Model,
     ModelRejected,
+    ModelTooLarge,
     NotOnDevice,
     Probe,
     RunFailed,
@@ -33,7 +34,7 @@ from workers.loaded import NeverCancelled, zeros
 from workers.nvidia import Gpu, Roots, Sight, look
 from workers.onnx_runtime import CPU, OnnxModel, OnnxRuntime
 from workers.placement import OnDevice
-from workers.tensorrt_native import Native
+from workers.tensorrt_native import OUT_OF_MEMORY, CudaFault, Native
 from workers.tensorrt_options import Options, Range, misfit, open_ones, provider_options, ranges_of, read_options
 
 PROVIDER = "TensorrtExecutionProvider"
@@ -119,6 +120,8 @@ class TensorrtBackend:
             model: Model = self._proved(self._native.load(content, name, self._settings.instances, self._broke))
             return model
         except DeviceFault as failed:
+            if isinstance(failed, CudaFault) and failed.number == OUT_OF_MEMORY:
+                raise ModelTooLarge(f"{name}: the GPU has not enough memory for it") from failed
             self._broken = str(failed)
             raise BackendUnavailable(f"{name}: {failed}") from failed
         except OSError as failed:
