@@ -73,8 +73,9 @@ class Native:
         try:
             self.call("cudaSetDevice", device)
         except CudaFault as refused:
-            code = WRONG_DRIVER if refused.number in _TOO_OLD else ""
-            raise BackendUnavailable(str(refused), code) from refused
+            old = refused.number in _TOO_OLD
+            why = "; the driver is older than cuda-python, which has to be of its version of CUDA" if old else ""
+            raise BackendUnavailable(f"{refused}{why}", WRONG_DRIVER if old else "") from refused
         known = {getattr(trt.DataType, name, None): datatype for name, datatype in _TYPES.items()}
         self.datatypes = {theirs: ours for theirs, ours in known.items() if theirs is not None}
 

@@ -4,6 +4,8 @@ Calls are named and take what the real ones take. Addresses are real, and every 
 allocated, so that a wrong size or a freed buffer shows.
 """
 
+# ruff: noqa: N802, N815 - names are those of the real ones
+
 from __future__ import annotations
 
 import ctypes
