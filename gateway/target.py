@@ -106,6 +106,8 @@ class Target:
     """Where what is loaded was proved to run."""
     progress: str = ""
     """What a load that takes its time is at; empty: it has not said, or there is none."""
+    kind: str = ""
+    """Of what runs it: its worker's, unless the loaded model runs on something else. Empty: nothing was loaded yet."""
     golden: str = ""
     """What the check with golden samples found, where it passed."""
     order: LoadOrder | None = None
