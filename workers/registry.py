@@ -9,14 +9,17 @@ from workers.backend import Backend, BackendUnavailable, Probe
 
 GROUP = "edgeway.backends"
 BUILT_IN = {
+    "coreml": "workers.backends.coreml:CoreMlBackend",
     "cpu": "workers.backends.cpu:CpuBackend",
     "litert": "workers.backends.litert:LiteRtBackend",
+    "openvino": "workers.backends.openvino:OpenVinoBackend",
+    "qnn": "workers.backends.qnn:QnnBackend",
     "simulated": "workers.backends.simulated:SimulatedBackend",
     "tensorrt": "workers.backends.tensorrt:TensorrtBackend",
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
-NOT_YET = ("coreml", "edgetpu", "openvino", "qnn", "remote")
+NOT_YET = ("edgetpu", "remote")
 """Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
 
 
