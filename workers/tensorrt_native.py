@@ -85,7 +85,7 @@ class Native:
         number = int(error)
         if number:
             raise CudaFault(f"{name}: CUDA error {number} ({getattr(error, 'name', error)})", number)
-        return results[0] if results else None
+        return results[0] if len(results) == 1 else tuple(results)
 
     def libraries(self) -> Dict[str, str]:
         """What an engine depends on, by name."""
@@ -333,7 +333,9 @@ class _Lane:
         self._engine = engine
         self._rooms: Dict[str, _Room] = {}
         native.call("cudaSetDevice", native.device)
-        self._stream = native.call("cudaStreamCreateWithFlags", _NON_BLOCKING)
+        # Kernels that a build times beside us wait in streams of the usual priority.
+        _, urgent = native.call("cudaDeviceGetStreamPriorityRange")
+        self._stream = native.call("cudaStreamCreateWithPriority", _NON_BLOCKING, urgent)
         self._context = engine.create_execution_context()
         if self._context is None:
             self.close()

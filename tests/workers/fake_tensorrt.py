@@ -69,8 +69,11 @@ class FakeCuda:
         del self.device[address]
         return (CudaError.cudaSuccess,)
 
-    def cudaStreamCreateWithFlags(self, flags):
-        assert flags == 1  # no waiting for the default stream
+    def cudaDeviceGetStreamPriorityRange(self):
+        return CudaError.cudaSuccess, 0, -5
+
+    def cudaStreamCreateWithPriority(self, flags, priority):
+        assert (flags, priority) == (1, -5)  # no waiting for the default stream, nor for a build's
         with self._lock:
             self.streams.add(len(self.streams) + 7000)
             return CudaError.cudaSuccess, max(self.streams)

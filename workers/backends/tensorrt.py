@@ -156,11 +156,13 @@ class TensorrtBackend:
         inputs = onnx.inputs(content, external)
         ranges = ranges_of(model_name(name), inputs, self._options)
         shapes = open_ones(inputs, ranges)
-        origin = self._origin(model_digest(content, external), _plain(shapes), onnx.libraries())
+        origin = self._origin(model_digest(content, external), _plain(shapes), onnx.libraries)
         with self._place(origin) as place:
-            if self._table and place.folder:
+            if self._table and not place.folder:  # ONNX Runtime looks for it nowhere else
+                raise ModelRejected("options.calibrationTable needs a folder for engines, and this worker has none")
+            if self._table:
                 place.put(_TABLE, self._table)
-            table = _TABLE if self._table and place.folder else ""
+            table = _TABLE if self._table else ""
             told = provider_options(self._options, shapes, place.folder, place.timings, table)
             loaded = onnx.load(content, external, self._settings.threads, told)
             model = TensorrtModel(loaded, shapes, self._broke)
@@ -261,16 +263,14 @@ class _Onnx:
         _open_libraries(folder)
         self._next = [CUDA] if CUDA in providers else []
         self.version = f"{runtime.version} with TensorRT"
-
-    def libraries(self) -> Dict[str, str]:
+        self.libraries = {
+            # Now, and never again: a library that a first load brings along would make it another engine at the next.
+            "onnxruntime": str(runtime.ort.__version__),
+            "cuda": self.cuda,
+            "tensorrt": _version_of("libnvinfer.so", "getInferLibVersion"),
+            "cudnn": _version_of("libcudnn.so", "cudnnGetVersion"),
+        }
         """What an engine depends on, by name."""
-        found = {"onnxruntime": str(self._runtime.ort.__version__), "cuda": self.cuda}
-        for name, library, function in (
-            ("tensorrt", "libnvinfer.so", "getInferLibVersion"),
-            ("cudnn", "libcudnn.so", "cudnnGetVersion"),
-        ):
-            found[name] = _version_of(library, function)
-        return found
 
     def inputs(self, content: bytes, external: Mapping[str, bytes]) -> Sequence[TensorSpec]:
         """What the model takes. Raises ModelRejected."""
