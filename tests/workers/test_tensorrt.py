@@ -466,6 +466,15 @@ def test_a_model_that_is_none_is_rejected_either_way(trt, settings, monkeypatch)
         FakeProvider(monkeypatch)
 
 
+def test_an_engine_without_tensorrt_itself_is_rejected_with_what_is_missing(cuda, settings, monkeypatch):
+    FakeProvider(monkeypatch)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    made = backend(settings)
+    assert made.formats == (".onnx",)
+    with pytest.raises(ModelRejected, match="an engine needs TensorRT itself: tensorrt can't be imported"):
+        made.load(plan(X, Y), "m 1")
+
+
 def test_external_data_of_a_model_goes_through_onnx_runtime_only(trt, settings):
     node = helper.make_node("Mul", ["x", "w"], ["y"])
     weight = helper.make_tensor("w", TensorProto.FLOAT, [1], [2.0])

@@ -115,8 +115,12 @@ class TensorrtBackend:
         if not content:
             raise ModelRejected(f"{name}: the file is empty")
         try:
-            if content.startswith(_ONNX) or self._native is None:
+            if content.startswith(_ONNX):
                 return self._load_onnx(content, name, external)
+            if self._native is None:
+                raise ModelRejected(
+                    f"{name}: no ONNX model, and an engine needs TensorRT itself: {self._why_no_native}"
+                )
             model: Model = self._proved(self._native.load(content, name, self._settings.instances, self._broke))
             return model
         except DeviceFault as failed:
@@ -129,9 +133,7 @@ class TensorrtBackend:
 
     def heat(self) -> Heat:
         """Of temperature the gateway knows, from the driver. Raises DeviceFault: the process is of no use any more."""
-        if (
-            self._broken
-        ):  # what CUDA calls sticky: it answers every further call with the same; only a new process helps
+        if self._broken:  # CUDA answers every further call with the same; only a new process helps
             raise DeviceFault(self._broken)
         return Heat()
 
