@@ -118,6 +118,9 @@ show-bad-input: $(DEV)  ## bad requests: codes, messages, nobody falls
 show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by the gateway, hostile clients (2 min)
 	@$(BIN)/python -m benchmarks.show.shared_memory
 
+show-gpu-trap: $(DEV)  ## TensorRT or CUDA missing: onnxruntime runs on the CPU unseen, here it is unavailable, because ...
+	@$(BIN)/python -m benchmarks.show.gpu_trap
+
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 

@@ -104,6 +104,8 @@ class Target:
     """It does not agree with its golden samples here; ``failure`` says for which and by how much."""
     provenance: str = ""
     """Where what is loaded was proved to run."""
+    progress: str = ""
+    """What a load that takes its time is at; empty: it has not said, or there is none."""
     kind: str = ""
     """Of what runs it: its worker's, unless the loaded model runs on something else. Empty: nothing was loaded yet."""
     golden: str = ""
@@ -174,7 +176,7 @@ class Target:
         if worker.state == "lost":
             return "lost", worker.reason, worker.since
         if self.handle == 0:
-            return "unknown", "loading", worker.since
+            return "unknown", f"loading: {self.progress}" if self.progress else "loading", worker.since
         since = time.time() - (now - breaker.since) if breaker.since else worker.since
         if breaker.reason:
             why = {"slow": "let an attempt expire", "failed": "runs failed", "lost": "attempts were lost"}

@@ -16,10 +16,11 @@ BUILT_IN = {
     "openvino": "workers.backends.openvino:OpenVinoBackend",
     "qnn": "workers.backends.qnn:QnnBackend",
     "simulated": "workers.backends.simulated:SimulatedBackend",
+    "tensorrt": "workers.backends.tensorrt:TensorrtBackend",
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
-NOT_YET = ("remote", "tensorrt")
+NOT_YET = "remote"
 """Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
 
 

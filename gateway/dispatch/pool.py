@@ -13,7 +13,7 @@ from edgeway.v1 import worker_pb2
 from gateway.config import WorkerConfig
 from gateway.device.sensors import Reading, reported
 from gateway.device.thermal import Heat
-from gateway.dispatch.link import Link
+from gateway.dispatch.link import LOAD_LIMIT, Link
 from gateway.dispatch.orders import load_message
 from gateway.errors import WorkerLost
 from gateway.request import Quantisation, Signature, TensorSpec
@@ -30,6 +30,7 @@ FADE_SECONDS = 0.02
 MOST_OVERTAKING = 0.9
 RATIO_AGE = 2.0
 """Seconds after its last run at which a service-time ratio says nothing of now."""
+_LONGEST_PROGRESS = 200
 BUSY_BACKLOG = 0.005
 """Seconds of other people's work before ours that make a target busy: the cheapest world of ours has 5 ms runs."""
 
@@ -188,6 +189,7 @@ class Worker:
         self.link = link
         self.kind, self.device, self.runtime = hello.kind, hello.device, hello.runtime
         self.formats = tuple(hello.formats)
+        link.load_limit = self.config.load_seconds or _sensible(hello.load_seconds) or LOAD_LIMIT
         self.instances = max(1, hello.instances)
         self.in_flight, self._ahead, self._backlog = 0, [0.0] * 10, 0.0
         self._loading.clear()
@@ -204,7 +206,7 @@ class Worker:
         self.link = None
         self.pid = 0
         for wanted in self._wanted.values():
-            wanted.target.handle = 0
+            wanted.target.handle, wanted.target.progress = 0, ""
         self._become("lost", reason)
         self.introduced.set()
 
@@ -216,6 +218,8 @@ class Worker:
         elif which == "load_failed":
             self._load_ended(message.load_failed.model)
             self._load_failed(message.load_failed)
+        elif which == "loading":
+            self._goes_on(message.loading)
         elif which == "report":
             self._report(message.report)
 
@@ -267,12 +271,18 @@ class Worker:
         if self.link is not None:
             self.link.loading_since = time.monotonic() if self._loading else None
 
+    def _goes_on(self, loading: worker_pb2.Loading) -> None:
+        wanted = self._wanted.get(loading.model)
+        if wanted is not None:
+            wanted.target.progress = loading.text[:_LONGEST_PROGRESS]
+
     def _loaded(self, loaded: worker_pb2.Loaded) -> None:
         wanted = self._wanted.get(loaded.model)
         if wanted is None:
             return
         target = wanted.target
         target.handle, target.failure, target.provenance = loaded.model, "", loaded.provenance
+        target.progress = ""
         target.kind = loaded.kind or self.kind
         if loaded.golden:
             self._agreed.add(_artifact(wanted.order))
@@ -291,7 +301,7 @@ class Worker:
         if wanted is None:
             return
         reason = worker_pb2.LoadFailed.Reason.Name(failed.reason).lower()
-        wanted.target.handle = 0
+        wanted.target.handle, wanted.target.progress = 0, ""
         wanted.target.barred = failed.reason == worker_pb2.LoadFailed.BARRED
         wanted.target.failure = f"barred: {failed.message}" if wanted.target.barred else failed.message or reason
         if wanted.target.barred:
@@ -335,6 +345,11 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} {self.backend} {self.state} pid {self.pid} {self.in_flight}/{self.instances} busy>"
+
+
+def _sensible(seconds: float) -> float:
+    """What a worker says, if it is a time; else 0."""
+    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
 
 
 def _artifact(order: LoadOrder) -> tuple[str, Golden | None]:
