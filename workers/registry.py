@@ -58,7 +58,7 @@ def find(name: str) -> Any:
 
 def listed() -> List[str]:
     """Names of all backends that there are or that manifests may name."""
-    return sorted({*names(), *NOT_YET})
+    return sorted({*names(), *NOT_YET, "remote"})  # the last is the gateway's own: no process drives it
 
 
 def probe_all(only: Optional[str] = None) -> Dict[str, Tuple[str, Probe]]:
