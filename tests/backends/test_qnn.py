@@ -16,7 +16,7 @@ from benchmarks.harness import Gateway, scratch, wait_for
 from tests.backends.nets import frames, net, quantised
 from tests.backends.served import SETTLED, Served
 from workers.backend import BackendUnavailable
-from workers.backends.qnn import QnnBackend, read_options
+from workers.backends.qnn import QnnBackend, open_cache, read_options
 
 STUB = "int QnnInterface_getProviders(const void*** list, unsigned* count) { *list = 0; *count = 0; return 1; }"
 """A backend library that can be loaded and offers nothing: a stub, so that the plug-in gives up after the start."""
@@ -165,6 +165,7 @@ def test_a_graph_is_computed_by_a_hexagon(runtime: Callable[[str], str], gateway
         ({"minShare": 2}, "minShare"),
         ({"backendPath": 3}, "backendPath"),
         ({"cacheMB": -1}, "cacheMB"),
+        ({"sysfsRoot": None}, "sysfsRoot"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused_by_name(options: dict[str, Any], named: str):
@@ -176,3 +177,11 @@ def test_options_reach_the_provider_in_its_words():
     read = read_options({"socModel": 57, "vtcmMB": 8, "performanceMode": "burst", "dimensions": {"n": 2}})
     assert read.provider == {"soc_model": "57", "vtcm_mb": "8", "htp_performance_mode": "burst"}
     assert read.dimensions == {"n": 2}
+
+
+def test_a_cache_that_cannot_be_used_is_said_and_done_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").touch()
+    assert open_cache(str(tmp_path / "file" / "cache"), 1) is None
+    assert "can be kept" in capsys.readouterr().err
+    assert open_cache("", 1) is None
+    assert open_cache(str(tmp_path / "cache"), 1) is not None
