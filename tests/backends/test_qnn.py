@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.harness import Gateway, scratch, wait_for
-from tests.backends.nets import frames, net, quantised
+from tests.backends.nets import frames, net, of_bytes, quantised
 from tests.backends.served import SETTLED, Served
 from workers.backend import BackendUnavailable
 from workers.backends.qnn import QnnBackend, open_cache, read_options
@@ -109,6 +109,17 @@ def test_operators_that_the_htp_lacks_are_named_with_the_share_and_the_cpu_serve
     assert "only 9 of 10 nodes on QNNExecutionProvider; it would run on the CPU: NonZero" in refused["reason"]
     _, answer = npu.ask("partly", frames(1))
     assert answer.served_by == "cpu"
+
+
+def test_a_graph_of_which_the_device_computes_something_else_than_the_cpu_is_refused(npu: Served):
+    npu.deploy("bytes", of_bytes().SerializeToString())
+    refused = npu.target("bytes")
+    if refused["state"] == "ready":  # a plug-in without that error
+        assert npu.ask("bytes", np.uint8([0, 1, 7, 255]))[0].tolist() == [0, 1, 7, 255]
+        pytest.skip("this version of the plug-in converts bytes as it should")
+    assert "off what the CPU computes" in refused["reason"]
+    got, answer = npu.ask("bytes", np.uint8([0, 1, 7, 255]))
+    assert (answer.served_by, got.tolist()) == ("cpu", [0, 1, 7, 255])
 
 
 def test_a_library_that_is_not_there_makes_the_worker_unavailable_because_of_that(npu: Served):

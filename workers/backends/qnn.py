@@ -149,17 +149,19 @@ class QnnBackend:
         """``keep``: file for what was compiled."""
 
         def options() -> Any:
-            made = self._session_options()
-            for name, size in self._options.dimensions.items():
-                made.add_free_dimension_override_by_name(name, size)
+            made = self._fixed(self._session_options())
             if keep and not os.path.exists(keep):
                 made.add_session_config_entry("ep.context_enable", "1")
                 made.add_session_config_entry("ep.context_file_path", keep)
                 made.add_session_config_entry("ep.context_embed_mode", "1")
             return made
 
+        def on_the_cpu() -> OnnxModel:
+            # The plug-in takes bytes for truth values: a Cast of UINT8 gives 1.0 for all that is not 0 (2.7.0).
+            return self._runtime.model(content, external, self._fixed(self._runtime.options(self._threads)), [CPU])
+
         try:
-            return load_on(self._proof, self._runtime, content, options, external=external)
+            return load_on(self._proof, self._runtime, content, options, external=external, reference=on_the_cpu)
         except ModelRejected as refused:
             still_open = self._open_sizes(content, external)
             if still_open:
@@ -180,6 +182,12 @@ class QnnBackend:
         options = self._runtime.options(self._threads)
         told = {"backend_path": self._backend_path, **self._options.provider}
         options.add_provider_for_devices(self._devices, told)
+        return options
+
+    def _fixed(self, options: Any) -> Any:
+        """With the sizes that were given for open dimensions."""
+        for name, size in self._options.dimensions.items():
+            options.add_free_dimension_override_by_name(name, size)
         return options
 
     def _origin(self, content: bytes, external: Mapping[str, bytes]) -> Origin:
@@ -207,8 +215,7 @@ class QnnBackend:
         """What to do about open sizes, if the model has any; the HTP takes none."""
         options = self._runtime.options(1)
         options.graph_optimization_level = self._runtime.ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        for name, size in self._options.dimensions.items():
-            options.add_free_dimension_override_by_name(name, size)
+        self._fixed(options)
         found: Dict[str, List[str]] = {}
 
         def look(session: Any) -> str:
