@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import runpy
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from benchmarks.harness import Gateway, scratch, wait_for
@@ -196,3 +199,19 @@ def test_a_cache_that_cannot_be_used_is_said_and_done_without(tmp_path: Path, ca
     assert "can be kept" in capsys.readouterr().err
     assert open_cache("", 1) is None
     assert open_cache(str(tmp_path / "cache"), 1) is not None
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_the_digits_said_for_the_plugin_are_the_same_graph(version: str):
+    """To the bit on the CPU; the emulator takes it too, but seconds for each run."""
+    folder = Path(__file__).parents[2] / "examples" / "digits"
+    said = runpy.run_path(str(folder / "bytes_first.py"))["bytes_first"]
+    original = onnx.load(folder / "models" / f"digits-{version}.onnx")
+    frame = np.random.default_rng(0).integers(0, 256, (480, 640, 3)).astype(np.uint8)
+
+    def scores(model: onnx.ModelProto) -> np.ndarray:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, {"frame": frame})[0])
+
+    expected = scores(original)
+    np.testing.assert_array_equal(scores(said(original)), expected)
