@@ -121,6 +121,9 @@ show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by
 show-gpu-trap: $(DEV)  ## TensorRT or CUDA missing: onnxruntime runs on the CPU unseen, here it is unavailable, because ...
 	@$(BIN)/python -m benchmarks.show.gpu_trap
 
+show-npu-trap: $(DEV)  ## QNN listed first while the CPU computes: here it is unavailable, because ... (after make runtimes)
+	@$(BIN)/python -m benchmarks.show.npu_trap
+
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 

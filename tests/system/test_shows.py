@@ -32,6 +32,7 @@ SHORT = {
     "model_files": [],
     "disk_faults": ["--every", "9"],
     "gpu_trap": [],
+    "npu_trap": [],
     "power_cuts": ["--cuts", "4", "--controls", "1"],
     "fetch": ["--mb", "10", "--cuts", "6"],
     "batching": ["--rounds", "1", "--seconds", "1.5"],
