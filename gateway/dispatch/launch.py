@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from edgeway.process import realtime_priority
-from gateway.config import WorkerConfig
+from gateway.config import REMOTE, WorkerConfig
 
 _ONE_THREAD = {
     # Each keeps a library from starting threads when it is imported: a process with threads can't be forked.
@@ -81,6 +81,8 @@ def launch_all(configs: Iterable[WorkerConfig], terms: WorkerTerms) -> dict[str,
     """The first process of each worker, by name. One that can't be started is left to its supervisor, which says so."""
     launched: dict[str, Launched] = {}
     for config in configs:
+        if config.backend == REMOTE:
+            continue
         with contextlib.suppress(OSError):
             launched[config.name] = launch_worker(config, terms, time.monotonic())
     return launched

@@ -56,6 +56,7 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
         golden=_fetch(golden, store),
         reference=_fetch(reference, store),
         targets=targets,
+        may_leave=bool(spec.targets),
         percent=spec.traffic.percent,
         budget=budget / 1e3 if budget else None,
         reject_infeasible=spec.latency.when_infeasible == "reject",

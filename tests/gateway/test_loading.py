@@ -36,6 +36,7 @@ class FakeWorker:
     reason: str = ""
     since: float = 0.0
     sheds: str = "nominal"
+    remote: bool = False
 
     def expected_wait(self, priority: int, now: float) -> float:
         return 0.0
@@ -51,6 +52,9 @@ class FakeWorkers:
     signatures: dict[str, Signature] = field(default_factory=dict)
     orders: dict[str, LoadOrder] = field(default_factory=dict)
     unloaded: list[str] = field(default_factory=list)
+
+    def remote(self, entry):
+        return False
 
     def resolve(self, entry):
         return [entry] if entry in self.names else []
