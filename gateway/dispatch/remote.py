@@ -322,15 +322,20 @@ class RemoteLink:
                 continue
             failures, told, model.signature = 0, "", signature
             self._tell_loaded(model, signature, seconds)
+            told = await self._until_it_goes(model)
+            model.signature = None
+            self._worker.keep_out(model.handle, told)
+
+    async def _until_it_goes(self, model: _Model) -> str:
+        """Look at a model that is there, again and again; why it is there no longer, or fits no longer."""
+        while True:
+            await self._pause(model)
             try:
-                while True:
-                    await self._pause(model)
-                    model.signature = await self._fitting(model)
+                model.signature = await self._fitting(model)
             except RemoteFailure as failed:
-                if self.doubts.is_set():  # the whole endpoint is, which is found out elsewhere
-                    continue
-                model.signature, told = None, str(failed)
-                self._worker.keep_out(model.handle, told)
+                if isinstance(failed, NotServing) or failed.code in _OF_THE_MODEL:
+                    return str(failed)
+                self.doubts.set()  # the whole endpoint is in doubt: who keeps it looks at once
 
     async def _pause(self, model: _Model) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
@@ -584,6 +589,7 @@ class RemoteKeeper:
 
 
 _UNAUTHENTICATED = 16
+_OF_THE_MODEL = (Code.NOT_FOUND, Code.UNIMPLEMENTED, Code.FAILED_PRECONDITION, Code.INVALID_ARGUMENT)
 
 
 def _reason(url: str, failed: RemoteFailure, seconds: float) -> str:
