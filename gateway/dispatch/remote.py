@@ -7,7 +7,6 @@ marks is known here by the call: sent is begun. There are no slots; an answer's 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import os
 from collections.abc import Callable, Sequence
@@ -229,6 +228,7 @@ class RemoteLink:
         now = monotonic()
         number = self._numbers = self._numbers + 1
         pending = Pending(number, self._loop.create_future(), _slot(memoryview(b"")), now, hang_limit, placement)
+        pending.held = False  # no worker's mark says that it has begun: it has when it is sent
         run = _Run(pending, known, plan, inputs, budget_end or start_by, start_by, priority, _metadata(request))
         self._runs[number], self._pending[number] = run, pending
         if expire_at is not None:
@@ -338,8 +338,7 @@ class RemoteLink:
                 self.doubts.set()  # the whole endpoint is in doubt: who keeps it looks at once
 
     async def _pause(self, model: _Model) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(model.doubts.wait(), LOOK_EVERY)
+        await _set_or_later(model.doubts, LOOK_EVERY)
         model.doubts.clear()
 
     async def _fitting(self, model: _Model) -> Signature:
@@ -575,8 +574,7 @@ class RemoteKeeper:
         """Returns when the endpoint is lost: why, and whether it still answers what it has."""
         url, seconds = self._worker.options.url, self._worker.hang_seconds
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(link.doubts.wait(), LOOK_EVERY)
+            await _set_or_later(link.doubts, LOOK_EVERY)
             if link.closed:
                 return link.closed, False
             try:
@@ -586,6 +584,15 @@ class RemoteKeeper:
             except RemoteFailure as failed:
                 return _reason(url, failed, seconds), False
             link.doubts.clear()
+
+
+async def _set_or_later(event: asyncio.Event, seconds: float) -> None:
+    """Returns when the event is set, or after so long. (``wait_for`` of Python 3.11 may swallow a cancellation.)"""
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({waiting}, timeout=seconds)
+    finally:
+        waiting.cancel()
 
 
 _UNAUTHENTICATED = 16
