@@ -38,11 +38,12 @@ from gateway.plan import Plan
 from gateway.regions.placement import Placement
 from gateway.regions.region import RegionSpan
 from gateway.remote.agreement import mismatch
-from gateway.remote.failure import NotServing, RemoteFailure
+from gateway.remote.failure import Disagreed, NotServing, RemoteFailure
+from gateway.remote.golden import Comparison, Disagrees, Unusable, numbers, read_samples
 from gateway.remote.messages import BadAnswer, infer_request, read_answer
 from gateway.remote.options import RemoteOptions
 from gateway.request import InputTensor, Request, Signature
-from gateway.target import LoadOrder, Target
+from gateway.target import Golden, LoadOrder, Target
 
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 30.0
@@ -100,7 +101,7 @@ class RemoteWorker(Worker):
     def detach(self, reason: str) -> None:
         """The endpoint is lost, or never came."""
         for wanted in self._wanted.values():
-            wanted.target.failure = ""  # it was of a model there
+            wanted.target.failure, wanted.target.barred = "", False  # it was of a model there
         super().detach(reason)
 
     def target_of(self, handle: int) -> tuple[Target, LoadOrder] | None:
@@ -126,6 +127,8 @@ class _Model:
     target: Target
     name: str
     version: str
+    golden: Golden | None = None
+    """What it has to answer right before it answers anybody else."""
     signature: Signature | None = None
     task: asyncio.Task[None] | None = None
     doubts: asyncio.Event = field(default_factory=asyncio.Event)
@@ -302,7 +305,7 @@ class RemoteLink:
         if found is None:
             return
         target, order = found
-        model = _Model(handle, target, self._options.model or order.name, self._options.version)
+        model = _Model(handle, target, self._options.model or order.name, self._options.version, order.golden)
         self._models[handle] = model
         model.task = self._loop.create_task(self._keep(model), name=f"{model.name} on {self._worker.name}")
 
@@ -313,10 +316,13 @@ class RemoteLink:
             try:
                 signature = await self._fitting(model)
                 seconds = await self._probe(model, signature)
+                if model.golden is not None:
+                    await self._check(model, signature, model.golden)
             except RemoteFailure as failed:
                 if str(failed) != told and not self.doubts.is_set():
                     told = str(failed)
                     self._worker.keep_out(model.handle, told)
+                    model.target.barred = isinstance(failed, Disagreed)
                 failures += 1
                 await asyncio.sleep(delay_after(failures))
                 continue
@@ -376,6 +382,48 @@ class RemoteLink:
             took.append(monotonic() - began)
         return took[1:]
 
+    async def _check(self, model: _Model, signature: Signature, golden: Golden) -> None:
+        """Hold it to its golden samples, as often as it is loaded: nobody tells when the endpoint changes its file.
+
+        Raises:
+            RemoteFailure: it disagrees, or can't be asked.
+        """
+        try:
+            count = await self._agrees(model, signature, golden)
+        except Disagrees as wrong:
+            raise Disagreed(f"barred: {wrong}") from wrong
+        except (Unusable, BadAnswer) as wrong:
+            raise RemoteFailure(Code.FAILED_PRECONDITION, str(wrong)) from wrong
+        model.target.golden = f"{count} samples"
+
+    async def _agrees(self, model: _Model, signature: Signature, golden: Golden) -> int:
+        arrays = await asyncio.to_thread(read_samples, golden.path)
+        outputs = [index for index, spec in enumerate(signature.outputs) if spec.name in arrays]
+        absent = [spec.name for spec in signature.inputs if spec.name not in arrays]
+        if absent or not outputs:
+            raise Unusable(f"golden samples: no array for {', '.join(absent) or 'any output'}")
+        wanted = [signature.outputs[index].name for index in outputs]
+        comparison = Comparison(golden, any(signature.outputs[i].datatype in ("INT8", "UINT8") for i in outputs))
+        count = arrays[wanted[0]].count
+        for index in range(count):
+            inputs = []
+            for spec in signature.inputs:
+                array = arrays[spec.name]
+                shape = array.shape if len(array.shape) == len(spec.shape) else (1, *array.shape)
+                inputs.append(InputTensor(spec.name, array.datatype, shape, array.sample(index)))
+            limit = self._worker.config.load_seconds
+            message = infer_request(model.name, model.version, inputs, wanted, limit, 9)
+            content = await self._endpoint.infer(message, limit, _metadata(None))
+            view, places = read_answer(content, signature, outputs)
+            for name, place in zip(wanted, places, strict=True):
+                array = arrays[name]
+                got = numbers(signature.outputs[place.index].datatype, view[place.offset : place.offset + place.nbytes])
+                classes = array.shape[-1] if array.shape else 1
+                right = numbers(array.datatype, array.sample(index))
+                comparison.compare(f"sample {index}: output {name}", got, right, classes)
+        comparison.end()
+        return count
+
     def _tell_loaded(self, model: _Model, signature: Signature, seconds: Sequence[float]) -> None:
         loaded = worker_pb2.Loaded(model=model.handle, platform=signature.platform, warmup_seconds=seconds)
         for spec in signature.inputs:
@@ -384,6 +432,7 @@ class RemoteLink:
             loaded.outputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
         version = f" version {model.version}" if model.version else ""
         loaded.provenance = f"model {model.name}{version} of {self._who or 'a server'} at {self._options.url}"
+        model.target.barred = False
         self._worker.received(worker_pb2.ToGateway(loaded=loaded))
 
     # -- runs ----------------------------------------------------------------------------------------------------

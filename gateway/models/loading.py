@@ -149,7 +149,7 @@ class Loader:
         abroad: dict[asyncio.Task[Signature], Target] = {}
         for target in targets:
             if _remote(target) and not target.failure:
-                task = asyncio.create_task(self._reach(revision.plan, target), name=f"load on {target.name}")
+                task = asyncio.create_task(self._reach(revision.plan, target, golden), name=f"load on {target.name}")
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
                 fetches.add(task)
                 abroad[task] = target
@@ -240,9 +240,10 @@ class Loader:
         held = golden_of(golden, source.planned.check) if golden is not None else None
         return await self._workers.load(target, order_of(plan, artifact, held))
 
-    async def _reach(self, plan: Plan, target: Target) -> Signature:
-        """A remote target needs no file, only the name of what it should have."""
-        order = LoadOrder(plan.name, plan.version, "", plan.checksum, plan.batch_size, plan.batch_delay)
+    async def _reach(self, plan: Plan, target: Target, golden: Artifact | None) -> Signature:
+        """A remote target needs no file, only the name of what it should have, and what that must answer."""
+        held = golden_of(golden, _chosen(plan, target).check) if golden is not None else None
+        order = LoadOrder(plan.name, plan.version, "", plan.checksum, plan.batch_size, plan.batch_delay, golden=held)
         return await self._workers.load(target, order)
 
     async def _targets(self, plan: Plan) -> list[Target]:

@@ -18,6 +18,13 @@ class RemoteFailure(Exception):
         return self.code in (Code.UNAVAILABLE, Code.CANCELLED)
 
 
+class Disagreed(RemoteFailure):
+    """Its model does not agree with the golden samples."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.FAILED_PRECONDITION, message)
+
+
 class NotServing(RemoteFailure):
     """It answers, but says that it takes no work: it starts, or it drains."""
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -21,10 +22,11 @@ from gateway.dispatch.remote import RemoteKeeper, RemoteWorker, delay_after
 from gateway.errors import Busy, Looped, RefusedThere, TargetSlow, WorkerLost
 from gateway.remote.agreement import mismatch
 from gateway.remote.failure import NotServing, RemoteFailure
+from gateway.remote.golden import Comparison, Disagrees, Unusable, numbers, read_samples
 from gateway.remote.messages import BadAnswer, infer_request, read_answer
 from gateway.request import InputTensor, Request, Signature, TensorSpec
 from gateway.strict_yaml import ConfigError
-from gateway.target import LoadOrder, Target, Version
+from gateway.target import Golden, LoadOrder, Target, Version
 
 
 def spec(name: str = "x", datatype: str = "FP32", *shape: int) -> TensorSpec:
@@ -385,3 +387,66 @@ async def test_an_order_to_unload_ends_what_is_asked_of_the_model():
         remote.target.handle = handle
         with pytest.raises(WorkerLost, match="does not have the model"):
             remote.infer()
+
+
+def npz(folder: Path, **arrays: np.ndarray) -> str:
+    np.savez_compressed(folder / "golden.npz", **arrays)
+    return str(folder / "golden.npz")
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8", "f2", "?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"])
+def test_samples_are_read_as_numpy_reads_them(tmp_path, kind):
+    array = np.array([[0, 1, 1], [1, 0, 1]]).astype(kind)
+    samples = read_samples(npz(tmp_path, x=array))["x"]
+    assert (samples.shape, samples.count) == ((3,), 2)
+    assert [numbers(samples.datatype, samples.sample(i)) for i in (0, 1)] == array.astype(float).tolist()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(["a"]),
+        np.zeros((2, 2), ">f4"),
+        np.asfortranarray(np.zeros((2, 3))),
+        np.float32(1),
+        np.zeros((2, 1), "c8"),
+    ],
+)
+def test_samples_that_cannot_be_asked_are_refused(tmp_path, array):
+    with pytest.raises(Unusable):
+        read_samples(npz(tmp_path, x=array))
+
+
+def test_samples_with_objects_are_not_run(tmp_path):
+    np.savez(tmp_path / "golden.npz", x=np.array([{}], object))
+    with pytest.raises(Unusable, match="'|O'"):
+        read_samples(str(tmp_path / "golden.npz"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "quantised", "got", "problem"),
+    [
+        ({}, False, [1.0, 2.0], ""),
+        ({}, False, [1.0, 2.2], "off by 0.2"),
+        ({"tolerance": (0.2, 0.0)}, False, [1.0, 2.2], ""),
+        ({"tolerance": (0.0, 1.0)}, False, [float("nan"), 2.0], "is nan"),
+        ({}, True, [1.1, 2.2], ""),
+        ({}, True, [2.0, 1.0], "cosine"),
+        ({"cosine": 0.5}, False, [2.0, 1.0], ""),
+        ({"top1": 1.0}, False, [2.0, 1.0], "largest value elsewhere"),
+        ({"top1": 1.0}, False, [-9.0, 1.0], ""),
+        ({}, False, [1.0], "has 1 elements"),
+    ],
+)
+def test_agreeing_means_what_the_manifest_says(rule, quantised, got, problem):
+    comparison = Comparison(Golden("", "", **rule), quantised)
+
+    def compare() -> None:
+        comparison.compare("y", got, [1.0, 2.0], 2)
+        comparison.end()
+
+    if not problem:
+        return compare()
+    with pytest.raises(Disagrees, match=problem):
+        compare()
+    return None

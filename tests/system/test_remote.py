@@ -289,6 +289,21 @@ def test_another_model_of_the_same_name_is_kept_out_with_the_reason(near, odd):
     ready(near, "m2", "odd")  # it is looked at again, and fits now
 
 
+def test_it_is_held_to_the_golden_samples_like_any_other(near):
+    for name, factor in (("right", 20.0), ("wrong", 2.0)):
+        np.savez(near.folder / f"{name}.npz", x=X.reshape(3, 1), y=np.float32(factor) * X.reshape(3, 1))
+        rule = f'golden: {{uri: "file:{name}.npz"}}'
+        apply(near, "other" if name == "right" else "m", "[named, far, cpu]", rule, scaled(factor).SerializeToString())
+    wait_for(lambda: target(near, "m", "far")["state"] == "lost", 5, "its being kept out")
+    says = "barred: sample 1: output y[0] is 20, golden 2: off by 18, allowed 0.021"
+    assert target(near, "m", "far")["reason"] == says
+    ready(near, "other", "named")
+    with Client(near.unix) as client:
+        answer = client.infer("m", {"x": X})
+        assert (answer.served_by, answer.reason) == ("cpu", "barred")
+        assert client.infer("other", {"x": X}).served_by == "named"
+
+
 def test_what_came_from_another_gateway_is_not_sent_on(near, odd):
     apply(near, "loop", "[odd, cpu]")
     apply(near, "only", "[odd]")
