@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo test check protos bench bench-save bench-check bench-front peers-env bench-peers show picture timelines clean
+.PHONY: help demo test check protos bench bench-save bench-check bench-front runtimes peers-env bench-peers show picture timelines clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -51,6 +51,9 @@ bench-check: $(DEV)  ## measure again; fail where a row is worse than the commit
 
 bench-front: $(DEV)  ## variants of the gateway's front against the shipped one (30 min; FRONT_ARGS=--short: 4 min)
 	@$(BIN)/python -m benchmarks.front $(FRONT_ARGS)
+
+runtimes: $(DEV)  ## environments of workers with other runtimes (in .runtimes/; RUNTIMES="litert openvino": only those)
+	@$(BIN)/python -m benchmarks.runtimes $(RUNTIMES)
 
 peers-env: $(DEV)  ## environments of the servers that bench-peers compares with (1.5 GB in .peers/)
 	@$(BIN)/python -m benchmarks.peers.environments
@@ -115,13 +118,13 @@ show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 
-show-canary: $(DEV)  ## bad versions on trial are left in time, also across a SIGKILL; a hot chip is no reason (4 min)
+show-canary: $(DEV)  ## bad versions on trial are left in time, also across a SIGKILL; a hot chip is no reason (8 min)
 	@$(BIN)/python -m benchmarks.show.canary
 
-show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename of an install fails: the version before serves
+show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename fails: the version before serves (1 min)
 	@$(BIN)/python -m benchmarks.show.disk_faults
 
-show-power-cuts: $(DEV)  ## 100 power cuts while versions are installed, promoted, rolled back; as root (6 min)
+show-power-cuts: $(DEV)  ## 100 power cuts while versions are installed, promoted, rolled back; as root (3 min)
 	@$(BIN)/python -m benchmarks.show.power_cuts
 
 show-remote: $(DEV)  ## remote targets killed and stopped mid-traffic: a second Edgeway, and Triton (after make peers-env)
@@ -185,4 +188,4 @@ picture: $(STAMP)  ## docs/demo.svg from a real run
 	@$(BIN)/edgeway demo --svg docs/demo.svg
 
 clean:  ## remove what make made
-	rm -rf $(VENV) .peers build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .peers .runtimes build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

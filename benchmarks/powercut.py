@@ -74,4 +74,4 @@ class Disk:
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise NoDisk(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+        raise NoDisk(f"{' '.join(command)}: {(done.stderr.splitlines() or [done.returncode])[0]}")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from benchmarks import runtimes
 from benchmarks.harness import Gateway, identity, put, scaled, scratch
 
 # Properties say nothing of time: a busy machine must not fail them, nor a first run, which makes tables of characters.
@@ -21,6 +22,19 @@ def folder() -> Iterator[Path]:
     """A folder whose name is short enough for sockets."""
     with scratch() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Callable[[str], str]:
+    """``runtime("qnn")``: the interpreter of that environment of ``make runtimes``; skips where it is not there."""
+
+    def interpreter(name: str) -> str:
+        try:
+            return str(runtimes.interpreter(name))
+        except runtimes.Missing as missing:
+            pytest.skip(f"environment {name}: {missing}")
+
+    return interpreter
 
 
 @pytest.fixture

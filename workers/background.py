@@ -6,8 +6,7 @@ import os
 import threading
 from typing import List, Set
 
-LOWER = 10
-"""Steps of nice: beside a run that wants the same core, a load gets about a tenth of it."""
+from edgeway.process import stand_back
 
 
 class Background:
@@ -24,8 +23,7 @@ class Background:
         self._known: Set[int] = set()
         self.lowered = not pools or _may_raise(self._usual)
         if self.lowered:
-            _leave_realtime()
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, self._usual + LOWER))
+            stand_back()
 
     def begin(self) -> None:
         """A load begins."""
@@ -61,9 +59,3 @@ def _may_raise(usual: int) -> bool:
     thread.start()
     thread.join()
     return bool(allowed)
-
-
-def _leave_realtime() -> None:
-    """A real-time thread ignores nice; a load needs no deadline."""
-    if os.sched_getscheduler(0) != os.SCHED_OTHER:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -9,12 +9,16 @@ from workers.backend import Backend, BackendUnavailable, Probe
 
 GROUP = "edgeway.backends"
 BUILT_IN = {
+    "coreml": "workers.backends.coreml:CoreMlBackend",
     "cpu": "workers.backends.cpu:CpuBackend",
+    "litert": "workers.backends.litert:LiteRtBackend",
+    "openvino": "workers.backends.openvino:OpenVinoBackend",
+    "qnn": "workers.backends.qnn:QnnBackend",
     "simulated": "workers.backends.simulated:SimulatedBackend",
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
-NOT_YET = ("coreml", "edgetpu", "litert", "openvino", "qnn", "remote", "tensorrt")
+NOT_YET = ("edgetpu", "tensorrt")
 """Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
 
 
@@ -48,11 +52,13 @@ def probe_all(only: Optional[str] = None) -> Dict[str, Tuple[str, Probe]]:
     found = {name: _probe(name) for name in sorted(names()) if only in (None, name)}
     for name in NOT_YET:
         if name not in found and only in (None, name):
-            kind = "remote" if name == "remote" else "hardware"
             remedy = (
                 "list cpu among the targets, which serves meanwhile, or install a distribution that adds the backend"
             )
-            found[name] = kind, Probe(False, "this version has no backend of that name", remedy)
+            found[name] = "hardware", Probe(False, "this version has no backend of that name", remedy)
+    if only in (None, "remote"):  # of the gateway's own: no worker process speaks to it
+        reason = "an endpoint of the Open Inference Protocol elsewhere: a worker of the device config with options.url"
+        found["remote"] = "remote", Probe(True, reason)
     return found
 
 

@@ -7,6 +7,7 @@ import json
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from benchmarks.harness import Gateway, Verdict, manifest, raising, scaled, scratch, slow_for, wait_for
-from edgeway.client import Client, InferenceError
+from edgeway.client import Client, InferenceError, Labels
 from edgeway.v1 import control_pb2 as control
 from gateway.cli.control import Control
 from gateway.models.manifest_files import load_manifests, to_plain
@@ -47,6 +48,7 @@ class Canary:
     rules: str
     """Of the roll-back."""
     traffic: str = "percent: 10"
+    labels: bool = False
     failing: int = 0
     """Requests to it that may fail before it is left."""
     budget_ms: float | None = None
@@ -55,7 +57,9 @@ class Canary:
 CANARIES = {
     "raising": Canary(raising, "autoRollbackOnError: true, errorThreshold: 5", failing=5),
     "slow": Canary(lambda: sluggish(SLOWER * SERVICE), "maxLatencyRatio: 2"),
-    "hurried": Canary(lambda: sluggish(SLOWER * SERVICE), "maxLatencyRatio: 2", budget_ms=60),
+    "hurried": Canary(lambda: sluggish(SLOWER * SERVICE), "maxLatencyRatio: 2", budget_ms=80),
+    "disagreeing": Canary(lambda: scaled(-1.0), "minAgreement: 0.9", "percent: 10, shadow: true"),
+    "wrong": Canary(lambda: scaled(-1.0), "minAccuracy: 0.9", labels=True),
 }
 """``hurried``: its attempts expire, so that the CPU serves it, if anybody does."""
 GOOD = Canary(lambda: scaled(1.0), "autoRollbackOnError: true, errorThreshold: 1, maxLatencyRatio: 2")
@@ -96,18 +100,26 @@ class Load:
     """Asks all the time, at a rate, whatever became of the questions before."""
 
     address: str
+    control: str
+    labels: bool
     budget_ms: float | None
     samples: list[Sample] = field(default_factory=list)
+    _owed: deque[tuple[str, str]] = field(default_factory=deque)
+    """(request id, label) that are told half a second later."""
     _end: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Load:
-        self._thread = threading.Thread(target=self._ask)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._ask)]
+        if self.labels:
+            self._threads.append(threading.Thread(target=self._tell))
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def of(self, version: str, since: float = 0.0, until: float = float("inf")) -> list[Sample]:
         return [s for s in list(self.samples) if s.version == version and since <= s.sent < until]
@@ -124,13 +136,23 @@ class Load:
             each.result()
 
     def _one(self, client: Client, number: int) -> None:
-        sent = time.monotonic()
+        label, sent = number % CLASSES, time.monotonic()
         try:
-            found = client.infer("m", {"x": row(number % CLASSES)}, request_id=f"r{number}", budget_ms=self.budget_ms)
+            found = client.infer("m", {"x": row(label)}, request_id=f"r{number}", budget_ms=self.budget_ms)
         except InferenceError as failed:
             self.samples.append(Sample(sent, time.monotonic() - sent, "", f"{failed.code.name}: {failed}"))
             return
         self.samples.append(Sample(sent, time.monotonic() - sent, found.version, "", found.compute_ms / 1e3))
+        self._owed.append((f"r{number}", str(label)))
+
+    def _tell(self) -> None:
+        with Labels(self.control) as labels:
+            while not self._end.wait(0.5):
+                for _ in range(len(self._owed)):
+                    try:
+                        labels.send("m", *self._owed.popleft())
+                    except InferenceError:
+                        continue  # another gateway answered it
 
 
 def row(label: int) -> np.ndarray:
@@ -183,28 +205,42 @@ def p99(samples: Sequence[Sample]) -> float:
     return float(np.percentile([s.latency for s in samples], 99)) * 1e3 if samples else float("nan")
 
 
-def bad(name: str, killed: bool, seconds: float, verdict: Verdict) -> None:
+@dataclass(frozen=True)
+class Felt:
+    """What the others felt of a canary: p99 of their requests, in milliseconds, and one run of the canary."""
+
+    before: float
+    beside: float
+    run: float
+
+    @property
+    def more(self) -> float:
+        return self.beside - self.before - self.run
+
+
+def bad(name: str, killed: bool, seconds: float, verdict: Verdict) -> Felt | None:
     """A bad canary beside the good version; the gateway dies in the middle of its trial, if it is to."""
     kind, title = CANARIES[name], f"{name}, killed in the middle" if killed else name
     with scratch() as folder, Gateway(folder, device()) as gateway:
         apply(gateway, folder, "1", scaled(1.0))
-        with Load(gateway.unix, kind.budget_ms) as load:
+        with Load(gateway.unix, gateway.control, kind.labels, kind.budget_ms) as load:
             began = time.monotonic() + 0.5
             wait_for(lambda: time.monotonic() > began + seconds, seconds + 5, "the time before it")
             calm = load.of("1", began)
             rules = f'previousVersion: "1", errorWindowSeconds: {WINDOW:g}, {kind.rules}'
             apply(gateway, folder, "2", kind.model(), f"rollback: {{{rules}}}\ntraffic: {{{kind.traffic}}}")
-            served = time.monotonic()
+            served, missed = time.monotonic(), version(gateway, "1").errors
             if killed:
                 kill(gateway, load, served)
             try:
                 wait_for(lambda: state(gateway, "2") == "rolledBack", WINDOW + DOWN, "a roll-back")
             except TimeoutError as late:
                 verdict.check(False, f"{title}: {late}")
-                return
+                return None
             took, end = time.monotonic() - served, time.monotonic() + 1.0
             wait_for(lambda: time.monotonic() > end, 5, "a second more")
         reasons, counted = left(gateway), version(gateway, "1").errors
+        counted -= 0 if killed else missed  # a new start counts anew
         if killed:
             die(gateway)
             gateway.start()
@@ -213,23 +249,23 @@ def bad(name: str, killed: bool, seconds: float, verdict: Verdict) -> None:
     verdict.check(took <= WINDOW, f"{title}: left after {took:.1f} s ({WINDOW:g}): {reasons[0] if reasons else 'why?'}")
     verdict.check(len(reasons) == 1, f"{title}: {len(reasons)} roll-back in all (1)")
     errors(title, kind, load, counted, kind.failing * (1 + killed), verdict)
-    if killed:
-        waited = p99(load.of("1", served))
-        verdict.control(f"{title}: the others' p99 is {waited:.0f} ms, with those that waited for the new start")
-    else:
-        others(title, load, calm, served, verdict)
-
-
-def others(title: str, load: Load, calm: Sequence[Sample], served: float, verdict: Verdict) -> None:
-    """What the good version's requests felt of it."""
     beside = load.of("1", served)
-    run = max([SERVICE, *(s.run for s in load.of("2"))])
-    bound = p99(calm) + run * 1e3
-    verdict.check(
-        p99(beside) <= bound,
-        f"{title}: the others' p99 is {p99(beside):.1f} ms, it was {p99(calm):.1f} ms and a run of the canary takes "
-        f"up to {run * 1e3:.0f} ms ({bound:.1f} ms), of {len(beside)}",
-    )
+    if killed:
+        verdict.control(f"{title}: the others' p99 is {p99(beside):.0f} ms, with those that waited for the new start")
+        return None
+    run = max(SERVICE * 1e3, median(load.of("2")))
+    return Felt(p99(calm), p99(beside), run)
+
+
+def others(name: str, rounds: Sequence[Felt], slack: float, verdict: Verdict) -> None:
+    """What the good version's requests felt, by the median of some rounds: in one, p99 is of a few requests."""
+    if rounds:
+        felt = sorted(rounds, key=lambda each: each.more)[len(rounds) // 2]
+        verdict.check(
+            felt.more <= slack,
+            f"{name}: the others' p99 is {felt.beside:.1f} ms, it was {felt.before:.1f} ms and one run of the "
+            f"canary takes {felt.run:.0f} ms{f' (+ {slack:g} ms)' * (slack > 0)}; median of {len(rounds)}",
+        )
 
 
 def errors(title: str, kind: Canary, load: Load, counted: int, allowed: int, verdict: Verdict) -> None:
@@ -274,7 +310,7 @@ def throttled(title: str, targets: str, seconds: float, verdict: Verdict) -> Non
         started = time.monotonic()
         apply(gateway, folder, "1", scaled(1.0), targets=targets)
         rules = f'rollback: {{previousVersion: "1", errorWindowSeconds: {WINDOW:g}, {GOOD.rules}}}'
-        with Load(gateway.unix, None) as load:
+        with Load(gateway.unix, gateway.control, False, None) as load:
             apply(gateway, folder, "2", GOOD.model(), f"{rules}\ntraffic: {{{GOOD.traffic}}}", targets)
             end = started + cool + seconds
             wait_for(lambda: time.monotonic() > end, cool + seconds + 5, "the end of the throttle")
@@ -295,13 +331,15 @@ def throttled(title: str, targets: str, seconds: float, verdict: Verdict) -> Non
 
 def median(samples: Sequence[Sample]) -> float:
     """Milliseconds of a run."""
-    return float(np.median([s.run for s in samples])) * 1e3 if samples else float("nan")
+    return float(np.median([s.run for s in samples])) * 1e3 if samples else 0.0
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--only", choices=[*CANARIES, *THROTTLED], action="append")
     arguments.add_argument("--seconds", type=float, default=10.0, help="of calm before each canary")
+    arguments.add_argument("--rounds", type=int, default=5, help="of each, for what the others felt")
+    arguments.add_argument("--slack", type=float, default=0.0, help="ms that p99 may be beyond, on a busy machine")
     arguments.add_argument("--killed", choices=["both", "yes", "no"], default="both")
     given = arguments.parse_args()
     verdict = Verdict(f"bad versions at 10 % of {RATE:g} requests a second, a fifth of what the accelerator does")
@@ -314,7 +352,8 @@ def main() -> None:
             if killed and CANARIES[name].budget_ms is not None:
                 continue  # such a budget is shorter than a new start
             if given.killed in ("both", "yes" if killed else "no"):
-                bad(name, killed, given.seconds, verdict)
+                rounds = [bad(name, killed, given.seconds, verdict) for _ in range(1 if killed else given.rounds)]
+                others(name, [felt for felt in rounds if felt is not None], given.slack, verdict)
     verdict.end()
 
 

@@ -1,21 +1,25 @@
-"""Every n-th open, write, fsync and rename of an install fails with ENOSPC and with EIO, for all n."""
+"""Every n-th open, write, fsync, rename of an install, promotion, roll-back fails with ENOSPC and EIO, for all n."""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import hashlib
+import json
 import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import numpy as np
 
 from benchmarks.admin import Admin
-from benchmarks.harness import Gateway, Verdict, manifest, not_here, scaled, scratch, wait_for
+from benchmarks.harness import Gateway, Verdict, not_here, scratch, wait_for
+from benchmarks.installs import plain, sources, with_files
 from benchmarks.syscalls import Call, Supervised, available
 from edgeway.client import Client, InferenceError
 from edgeway.v1 import control_pb2 as control
@@ -27,7 +31,8 @@ CAUSES = {
 OUTCOME = 20.0
 """Seconds that an install gets."""
 OLD = "old"
-PARTS = {"/models": "model files", "/state.db": "state"}
+DONE = ("ready", "done")
+MODELS, STATE = "/models", "/state.db"
 """What is in the state directory."""
 NOTHING = "\0"
 """In no path."""
@@ -37,6 +42,24 @@ MISSED = 3
 """So many installs in a row that make no n-th call end a sweep."""
 LINES = 8
 """So many exceptions are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One sweep: the calls on one part of the state directory, while something is done."""
+
+    title: str
+    does: str
+    of: str
+
+
+PARTS = (
+    Part("install: the model file", "install", MODELS),
+    Part("install with external data and golden samples: the files", "install with files", MODELS),
+    Part("install: the state", "install", STATE),
+    Part("promotion: the state", "promote", STATE),
+    Part("roll-back: the state", "rollback", STATE),
+)
 
 
 class Fault:
@@ -89,16 +112,14 @@ class Installs:
         """The call that failed in the newest install."""
         self.before = self._models()
 
-    def one(self, nth: int, error: int, of: str) -> tuple[str, str]:
-        """Install while the n-th call fails; how it ended (ready, failed, refused), and what is not as promised."""
+    def one(self, part: Part, nth: int, error: int) -> tuple[str, str]:
+        """Do it while the n-th call fails; how it ended (ready, done, failed, refused), and what is not as promised."""
         self.count += 1
         label = str(self.count)
-        path = manifest(self._folder, "m", label, scaled(factor_of(label)).SerializeToString())
-        self._fault.arm(nth, error, of)
+        before, after, steps = self._prepare(part.does, label)
+        self._fault.arm(nth, error, part.of)
         try:
-            self._admin.apply(path)
-            status = self._admin.outcome("m", label, OUTCOME)
-            state, reason = status.state, status.reason
+            state, reason = steps()
         except grpc.RpcError as refused:
             state, reason = "refused", str(refused.details())  # type: ignore[attr-defined]
         except TimeoutError as late:
@@ -106,31 +127,67 @@ class Installs:
         wait_for(lambda: self._fault.quiet, OUTCOME, "the end of the writing")
         self._fault.disarm()
         self.struck = self._fault.struck
-        problem = self._judge(label, state, reason, error if self.struck else 0)
+        problem = self._judge(after if state in DONE else before, state, reason, error if self.struck else 0)
         self._remove(label)
-        (self._folder / f"m-{label}.onnx").unlink()
+        for source in sources(self._folder, label):
+            source.unlink()
         return state, problem
 
-    def _judge(self, label: str, state: str, reason: str, error: int) -> str:
+    def _prepare(self, does: str, label: str) -> tuple[str, str, Callable[[], tuple[str, str]]]:
+        """The version that serves before, the one that does after, and what to do."""
+        make = with_files if does == "install with files" else plain
+        path = make(self._folder, label, factor_of(label), "traffic: {percent: 0}" if does == "promote" else "")
+
+        def install() -> tuple[str, str]:
+            self._admin.apply(path)
+            status = self._admin.outcome("m", label, OUTCOME)
+            return status.state, status.reason
+
+        def promote() -> tuple[str, str]:
+            self._admin.call("Promote", control.PromoteRequest(name="m", version=label))
+            return "done", ""
+
+        def roll_back() -> tuple[str, str]:
+            self._admin.call("Rollback", control.RollbackRequest(name="m"))
+            return "done", ""
+
+        if does.startswith("install"):
+            return OLD, label, install
+        state, reason = install()
+        if state != "ready":
+            raise SystemExit(f"{label} is {state}: {reason}")
+        wait_for(lambda: self._fault.quiet, OUTCOME, "the end of the writing")
+        return (OLD, label, promote) if does == "promote" else (label, OLD, roll_back)
+
+    def _judge(self, serves: str, state: str, reason: str, error: int) -> str:
         """What is not as promised; empty: all is."""
-        if state == "ready":
-            version, got = self._ask("")
-            right = (version, got) == (label, factor_of(label))
-            return "" if right else f"ready, but {version} serves, and answers {got}"
+        version, got = self._ask("")
+        if (version, got) != (serves, factor_of(serves)):
+            return f"{state}, and {version} serves, and answers {got}"
+        if state in DONE:
+            return ""
         if not error:
             return f"{state} without a fault: {reason}"
         if state == "late" or not names(reason, error):
             return f"{state}, and the error does not name the cause: {reason!r}"
-        version, got = self._ask("")
-        if (version, got) != (OLD, 2.0):
-            return f"{version} serves, and answers {got}"
-        left = [name for name in self._models() - self.before if not self._whole(name)]
+        left = [name for name in self._models() - self.before if not self._usable(name)]
         return f"left behind: {', '.join(sorted(left))}" if left else ""
 
-    def _whole(self, name: str) -> bool:
-        """A complete file under its own digest is what the next try begins with, and nothing partial."""
-        content = (self._folder / "state" / "models" / name).read_bytes()
-        return hashlib.sha256(content).hexdigest() == name.partition(".")[0]
+    def _usable(self, name: str) -> bool:
+        """Whether the next try may begin with it: a complete file under its own digest, or a true beginning of a file
+        whose download was called off because another file of the version could not be had.
+        """
+        path = self._folder / "state" / "models" / name
+        if name.startswith("partial/"):
+            part = path.with_suffix("")
+            contents = [source.read_bytes() for source in sources(self._folder, str(self.count))]
+            return part.exists() and any(content.startswith(part.read_bytes()) for content in contents)
+        if "@" in name:
+            return any(path.parent.glob(f"{name.partition('@')[0]}.*"))
+        if "-" in name:
+            files = json.loads((path.parent / ".listed").read_text())
+            return all(sha256(path.parent / file) == digest for file, digest in files.items())
+        return sha256(path) == path.stem
 
     def _ask(self, version: str) -> tuple[str, float]:
         result = self._client.infer("m", {"x": np.ones(1, np.float32)}, version=version)
@@ -152,6 +209,10 @@ class Installs:
         return set(self._admin.versions("m"))
 
 
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 class Watch:
     """Asks all the time, for what serves; notes what failed, and answers that are not those of the version named."""
 
@@ -160,7 +221,7 @@ class Watch:
         self.count = 0
         self._address = address
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
+        self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
     def _ask(self) -> None:
@@ -196,17 +257,18 @@ def sweep(folder: Path, every: int, verdict: Verdict) -> None:
     config = {"workers": [{"name": "cpu", "backend": "cpu"}]}
     gateway = Gateway(folder, config, under=supervised.command, descriptors=(supervised.descriptor,))
     with gateway:
-        done = gateway.run("apply", "-f", manifest(folder, "m", OLD, scaled(2.0).SerializeToString()), "--wait")
+        done = gateway.run("apply", "-f", plain(folder, OLD, 2.0), "--wait")
         if done.returncode:
             raise SystemExit(done.stderr)
         watch, installs = Watch(gateway.unix), Installs(folder, gateway, fault)
-        for of, what in PARTS.items():
-            state, problem = installs.one(0, 0, of)
+        for part in PARTS:
+            state, problem = installs.one(part, 0, 0)
             kinds = Counter(call.name for call in fault.calls).most_common()
-            verdict.control(f"{what}, no fault: {state}{problem}; {', '.join(f'{n} {name}' for name, n in kinds)}")
+            calls = ", ".join(f"{count} {name}" for name, count in kinds)
+            verdict.control(f"{part.title}, no fault: {state}{problem}; {calls}")
             least = len(fault.calls)
             for error in CAUSES:
-                each(installs, error, of, every, least, f"{what}, {errno.errorcode[error]}", verdict)
+                each(installs, part, error, every, least, verdict)
         watch.end()
         verdict.check(
             not watch.failures and watch.count > 50,
@@ -218,14 +280,14 @@ def sweep(folder: Path, every: int, verdict: Verdict) -> None:
     supervised.close()
 
 
-def each(installs: Installs, error: int, of: str, every: int, least: int, title: str, verdict: Verdict) -> None:
+def each(installs: Installs, part: Part, error: int, every: int, least: int, verdict: Verdict) -> None:
     """The first call fails, then the second of another install, and so on, until installs make no more calls.
 
     ``least``: as many as an install without a fault has made.
     """
     ends, problems, nth, missed, last = Counter[str](), list[str](), 1, 0, 0
     while missed < MISSED or nth <= least:
-        state, problem = installs.one(nth, error, of)
+        state, problem = installs.one(part, nth, error)
         if installs.struck is None:  # what is written behind an answer may be joined, so that this install wrote less
             missed += 1
         else:
@@ -237,8 +299,8 @@ def each(installs: Installs, error: int, of: str, every: int, least: int, title:
     told = ", ".join(f"{count} {end}" for end, count in ends.most_common())
     verdict.check(
         not problems and ends["failed"] + ends["refused"] > 0,
-        f"{title} at call 1 to {last}: {told}; the old version serves, the error names the cause, "
-        f"nothing partial is left: {len(problems)} exceptions (none)",
+        f"{part.title}, {errno.errorcode[error]} at call 1 to {last}: {told}; the old version serves, the error "
+        f"names the cause, nothing is left but what the next try may begin with: {len(problems)} exceptions (none)",
     )
     for line in problems[:LINES]:
         print(f"         {line}")
@@ -250,7 +312,7 @@ def main() -> None:
     options = parser.parse_args()
     if why := available():
         not_here(f"disk faults can't be injected here: {why}")
-    verdict = Verdict("each call of an install that touches the disk fails once")
+    verdict = Verdict("each call that touches the disk fails once")
     with scratch() as folder:
         sweep(folder, options.every, verdict)
     verdict.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import random
 import signal
@@ -19,7 +20,8 @@ import grpc
 import numpy as np
 
 from benchmarks.admin import Admin
-from benchmarks.harness import Gateway, Verdict, alive, manifest, not_here, scaled, scratch, wait_for
+from benchmarks.harness import Gateway, Verdict, alive, not_here, scratch, wait_for
+from benchmarks.installs import plain, sources, with_files
 from benchmarks.powercut import Disk, NoDisk
 from benchmarks.syscalls import SYNCS, Supervised, available
 from edgeway.client import Client, InferenceError
@@ -29,8 +31,10 @@ KINDS = ("install", "apply", "promote", "rollback")
 """A version without traffic; one that takes over once it is ready; one that takes over by command; the way back."""
 LASTS = 0.02
 """Seconds until an acknowledgement, and until a version is ready, to begin with; learned while it runs. The power goes
-within twice the one or the other.
+from half of the one or the other before, to one and a half times that after the beginning.
 """
+HEAD_START = 0.05
+"""Seconds to get a thread going, so that it is no later than the power."""
 PADDING = 1 << 20
 """Bytes of text in each model, so that it takes a while to store."""
 LIMIT = 30.0
@@ -99,11 +103,12 @@ class Device:
         """Do something, let the power go meanwhile, and look at what is there when it is back."""
         with Admin(self._gateway.control) as admin:
             act, steps = self._prepare(admin, kind, serves)
-            begun = threading.Event()
+            within = self._random.choice((self._until_yes, self._until_done))[kind]
+            begins = time.monotonic() + HEAD_START
 
             def perform() -> None:
+                time.sleep(begins - time.monotonic())
                 began = time.monotonic()
-                begun.set()
                 with contextlib.suppress(grpc.RpcError, TimeoutError, AssertionError):  # the power went
                     steps()
                 if act.acknowledged < float("inf"):
@@ -113,9 +118,7 @@ class Device:
 
             thread = threading.Thread(target=perform)
             thread.start()
-            begun.wait()
-            within = self._random.choice((self._until_yes, self._until_done))[kind]
-            time.sleep(self._random.uniform(0, 2 * within))
+            time.sleep(max(0.0, begins + self._random.uniform(-0.5, 1.5) * within - time.monotonic()))
             act.moment = time.monotonic()
             self._disk.cut()
             self._kill()
@@ -156,16 +159,17 @@ class Device:
         """Wait until it is, and let its source go: from now on there is what the store has."""
         status = admin.outcome("m", label, LIMIT)
         assert status.state == "ready", f"{label}: {status.state}: {status.reason}"
-        (self._folder / f"m-{label}.onnx").unlink()
+        for source in sources(self._folder, label):
+            source.unlink()
 
     def _new(self) -> str:
         self._count += 1
         return str(self._count)
 
     def _manifest(self, label: str, more: str) -> str:
-        model = scaled(factor_of(label))
-        model.doc_string = self._random.randbytes(PADDING // 2).hex()
-        return manifest(self._folder, "m", label, model.SerializeToString(), more)
+        make = self._random.choice((plain, with_files))
+        note = self._random.randbytes(PADDING // 2).hex()
+        return make(self._folder, label, factor_of(label), more, note)
 
     def _kill(self) -> None:
         process = self._gateway.process
@@ -211,12 +215,15 @@ class Device:
 
 
 def torn(models: Path) -> list[str]:
-    """Files of the store whose content is not what their name says."""
-    found = []
-    for path in models.glob("*.onnx"):
-        if hashlib.sha256(path.read_bytes()).hexdigest() != path.stem:
-            found.append(path.name)
-    return found
+    """Files of the store whose content is not what their names say."""
+    names = {path: path.stem for kind in ("onnx", "npz") for path in models.glob(f"*.{kind}")}
+    for listing in models.glob("*-*/.listed"):
+        names |= {listing.with_name(name): digest for name, digest in json.loads(listing.read_text()).items()}
+    return [
+        f"{path.parent.name}/{path.name}"
+        for path, digest in names.items()
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest
+    ]
 
 
 def factor_of(label: str) -> float:
@@ -233,6 +240,7 @@ def rounds(device: Device, cuts: int, kinds: Sequence[str]) -> tuple[Counter[str
         for number in range(cuts):
             kind = kinds[number % len(kinds)]
             act, found = device.cut(kind, serves)
+            ends["cuts"] += 1
             ends["ready"] += act.done < act.moment
             problems += [f"cut {number + 1} ({kind}): {problem}" for problem in found.problems]
             ends["acknowledged"] += act.acknowledged < act.moment
@@ -285,10 +293,10 @@ def control_run(cuts: int, seed: int, kinds: Sequence[str], verdict: Verdict) ->
         return
     with scratch() as folder, Disk(folder / "disk.img", folder / "state") as disk:
         supervised = Supervised(folder / "state", lambda call: 0 if call.name in SYNCS else None)
-        _, lost = rounds(Device(folder, disk, supervised, seed), cuts, kinds)
+        ends, lost = rounds(Device(folder, disk, supervised, seed), cuts, kinds)
     supervised.close()
-    verdict.control(f"without syncs {cuts} cuts lose: {'; '.join(lost) or 'nothing'}")
-    verdict.check(bool(lost), f"the cuts are real: without syncs {len(lost)} losses (at least 1)")
+    verdict.control(f"with syncs that do nothing, cut {ends['cuts']}: {'; '.join(lost) or 'nothing is lost'}")
+    verdict.check(bool(lost), f"the cuts are real: without syncs {len(lost)} exceptions (at least 1)")
 
 
 if __name__ == "__main__":

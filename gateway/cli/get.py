@@ -31,6 +31,7 @@ _DEPLOYMENT_COLUMNS: Columns = [
     ("ACCURACY", "accuracy"),
     ("DRIFT", "drift"),
     ("AGREEMENT", "agreement"),
+    ("VS CURRENT", "compared"),
     ("REASON", "reason"),
 ]
 _TARGET_COLUMNS: Columns = [
@@ -105,7 +106,12 @@ def _deployments(gateway: Control, name: str, form: str) -> None:
         show(rows, form, [], "")
         return
     flat = [
-        {"name": deployment.name, **version_row(version), "state": progress_text(version)}
+        {
+            "name": deployment.name,
+            **version_row(version),
+            "state": progress_text(version),
+            "compared": ", ".join(f"{each.of} p={each.p_value:.2g}" for each in version.comparisons),
+        }
         for deployment in response.deployments
         for version in deployment.versions
     ]

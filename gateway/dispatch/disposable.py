@@ -123,7 +123,7 @@ class Disposables:
             return False
         self._prepared[order] = size
         for process in self._idle:
-            process.load(order)
+            process.load(order, background=True)
         return True
 
     def forget(self, order: LoadOrder) -> None:
@@ -264,7 +264,7 @@ class Disposables:
                 failures = 0
                 self._idle.append(process)
                 for order in list(self._prepared):
-                    process.load(order)
+                    process.load(order, background=True)
 
     def _ended(self, process: _Process, loading: LoadOrder | None) -> None:
         """A process is gone; ``loading`` is what it was at."""
@@ -311,15 +311,15 @@ class _Process:
         self._ended = ended
         self.link = Link(child.connection, loop, self._received, self._closed, max_bytes)
 
-    def load(self, order: LoadOrder) -> asyncio.Future[int]:
-        """The handle of the file once it is loaded; fails with NoDisposable."""
+    def load(self, order: LoadOrder, background: bool = False) -> asyncio.Future[int]:
+        """The handle of the file once it is loaded; fails with NoDisposable. ``background``: no run waits for it."""
         loaded = self._loads.get(order)
         if loaded is None:
             self._made += 1
             loaded = self._loads[order] = self._loop.create_future()
             loaded.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it
             self._handles[self._made] = order
-            load = load_message(self._made, order, check=False, background=False)
+            load = load_message(self._made, order, check=False, background=background)
             self.link.control(worker_pb2.ToWorker(load=load))
         return loaded
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from edgeway.process import stand_back
 from gateway.models.fetches import Fetches
 from gateway.models.manifest import Check
 from gateway.models.revision import Plan, PlannedArtifact, Revision
 from gateway.models.store import Artifact, ArtifactRefused
 from gateway.remote.agreement import mismatch
-from gateway.request import Signature
+from gateway.request import Signature, TensorSpec
 from gateway.target import Golden, LoadOrder, Target, Version
 
 GRACE = 0.3
@@ -76,7 +77,7 @@ class Loader:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._threads = ThreadPoolExecutor(FETCHED_AT_ONCE, "fetch")
+        self._threads = ThreadPoolExecutor(FETCHED_AT_ONCE, "fetch", stand_back)  # hashing takes a core for a while
         self._under_way: set[Fetches] = set()
         self._sources: dict[Fetches, list[_Source]] = {}
 
@@ -336,8 +337,17 @@ def _must_agree(target: Target, signature: Signature, future: asyncio.Future[Sig
         problem = mismatch(signature, theirs)
         if problem:
             target.failure = f"it is not the same model: {problem}"
-    elif _names(theirs) != _names(signature):
+        return
+    if _names(theirs) != _names(signature):
         target.failure = f"takes or gives other tensors than the first target: {_names(theirs)}"
+        return
+    for ours, other in zip(_tensors(signature), _tensors(theirs), strict=True):
+        if None not in (ours.quantisation, other.quantisation) and ours.quantisation != other.quantisation:
+            target.failure = f"{ours.name} is quantised in another way than that of the first target"
+
+
+def _tensors(signature: Signature) -> tuple[TensorSpec, ...]:
+    return (*signature.inputs, *signature.outputs)
 
 
 def _names(signature: Signature) -> tuple[tuple[tuple[str, str], ...], ...]:

@@ -158,17 +158,20 @@ class Store:
                 at = f" ({Path(failed.filename).name})" if isinstance(failed.filename, str) else ""
                 raise ArtifactRefused(f"the model store can't take {_name(wanted)}: {failed.strerror}{at}") from failed
 
-    def sweep(self) -> list[str]:
-        """Delete what no accepted manifest wants any more; gives the names of what went.
+    def sweep(self) -> tuple[list[str], bool]:
+        """Delete what no accepted manifest wants any more; the names of what went, and whether more is to go later.
 
-        Nothing of it can be wanted again meanwhile: who begins to fetch waits.
+        Nothing of it can be wanted again meanwhile: who begins to fetch waits. What is being fetched goes later.
         """
+        gone: list[str] = []
         with self._guard, contextlib.suppress(OSError):
-            needed = self._busy().union(self._wanted())
-            gone = [item.path for item in self._items() if item.keys.isdisjoint(needed)]
-            gone += [part for part in self._partial.iterdir() if part.name[:64] not in needed]
-            return [path.name for path in gone if _delete(path)]
-        return []
+            wanted, busy = self._wanted(), self._busy()
+            unwanted = [(item.path, item.keys) for item in self._items() if item.keys.isdisjoint(wanted)]
+            unwanted += [(part, frozenset((part.name[:64],))) for part in self._partial.iterdir()]
+            free = [path for path, keys in unwanted if keys.isdisjoint(busy.union(wanted))]
+            gone = [path.name for path in free if _delete(path)]
+            return gone, any(keys.isdisjoint(wanted) and not keys.isdisjoint(busy) for _, keys in unwanted)
+        return gone, False
 
     def collect(self, room: int) -> list[str]:
         """Delete until there is room for so many bytes, the oldest use first, nothing that must stay.
@@ -215,11 +218,18 @@ class Store:
         if not all(self._is_right(folder / name, each.key) for name, each in files.items()):
             whole = self._partial / f"{folder.name}.whole"
             shutil.rmtree(whole, ignore_errors=True)
+            missing = sum((each.size or 0) - _size(self._partial / each.key) for each in files.values())
+            self._make_room(wanted, missing)  # for all of them, before any is fetched
             parts = {name: self._download(each, told)[0] for name, each in files.items()}
             with _undone(whole, folder, *parts.values()):
                 whole.mkdir(mode=0o750)
-                for name, part in parts.items():
-                    part.replace(whole / name)
+                for name, each in files.items():
+                    if parts[name].exists():
+                        parts[name].replace(whole / name)
+                    else:  # two names for one content
+                        first = next(other for other, one in files.items() if one.key == each.key)
+                        copy_local(Wanted((whole / first).as_uri(), each.key), whole / name, told)
+                        _settle(whole / name, each.key)
                 _write(whole / _LISTED, json.dumps({name: each.key for name, each in files.items()}).encode())
                 sync_folder(whole)
                 _delete(folder)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +14,8 @@ _MB = 1 << 20
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _CAP_IPC_LOCK = 14
+STEPS_BACK = 10
+"""Of nice: beside others that want the same core, such a thread gets about a tenth of it."""
 SETTING_REFUSED = "setting refused: "
 """How a worker begins the line with which it says so."""
 
@@ -73,6 +77,17 @@ def set_cpus(cpus: Sequence[int]) -> None:
         raise SettingRefused("cpus", f"{_numbers(cpus)}: {failed.strerror}", _cpus_there()) from failed
     if granted != set(cpus):  # the kernel leaves out those that do not exist
         raise SettingRefused("cpus", f"of {_numbers(cpus)} only {_numbers(sorted(granted))} can be had", _cpus_there())
+
+
+def stand_back() -> None:
+    """Have the calling thread run after all others that want a core, for what takes long and need not be soon. It can't
+    be undone without privileges. Where the system forbids even that, the thread stays as it is.
+    """
+    thread = threading.get_native_id()
+    with contextlib.suppress(SettingRefused):
+        set_realtime(0)  # a real-time thread ignores nice
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + STEPS_BACK))
 
 
 def set_nice(nice: int) -> None:

@@ -419,7 +419,7 @@ def test_samples_that_cannot_be_asked_are_refused(tmp_path, array):
 
 def test_samples_with_objects_are_not_run(tmp_path):
     np.savez(tmp_path / "golden.npz", x=np.array([{}], object))
-    with pytest.raises(Unusable, match="'|O'"):
+    with pytest.raises(Unusable, match=r"'\|O'"):
         read_samples(str(tmp_path / "golden.npz"))
 
 

@@ -196,8 +196,22 @@ def test_sweeping_takes_what_no_manifest_wants(tmp_path, models):
         store.fetch(each, (), untold)
     for key in ("1" * 64, "2" * 64):
         (models / "partial" / key).write_bytes(b"beginning")
-    assert set(store.sweep()) == {f"{gone.key}.onnx", "2" * 64}
+    names, later = store.sweep()
+    assert (set(names), later) == ({f"{gone.key}.onnx", "2" * 64}, False)
     assert files(models) == {f"{here.key}.onnx", f"partial/{'1' * 64}"}
+
+
+def test_what_is_being_fetched_is_swept_later(tmp_path, models):
+    def sweeps(wanted: Wanted, part: Path, told: object) -> str:
+        part.write_bytes(b"mod")
+        assert store.sweep() == ([], True)
+        assert part.exists()
+        raise LinkLost("the link is gone")
+
+    store = Store(tmp_path / "state", sweeps)
+    with pytest.raises(LinkLost):
+        store.fetch(Wanted("s3://b/m.onnx", sha(b"model")), (), untold)
+    assert store.sweep() == ([sha(b"model")], False)
 
 
 # -- files without checksum ----------------------------------------------------------------------------------------
@@ -213,7 +227,7 @@ def test_a_file_without_checksum_is_fetched_anew_only_with_another_edition(tmp_p
     second = Wanted("s3://b/golden.npz", "", edition="second")
     assert store.fetch(second, (), untold).path.read_bytes() == b"others"
     needed.add(second.key)
-    assert store.sweep() == [f"{sha(b'samples')}.npz"]
+    assert store.sweep() == ([f"{sha(b'samples')}.npz"], False)
     assert store.fetch(second, (), untold).sha256 == sha(b"others")
     assert fetched.asked == 2
 
@@ -247,6 +261,13 @@ def test_a_folder_of_which_a_file_was_changed_is_made_again(store, tmp_path):
     data.chmod(0o600)
     data.write_bytes(b"rot")
     assert store.fetch(model, [weights], untold).path.with_name("w.bin").read_bytes() == b"weights"
+
+
+def test_two_files_of_external_data_may_be_alike(store, tmp_path):
+    alike = [wanted(tmp_path, b"weights", name, external=True) for name in ("a.bin", "b.bin")]
+    path = store.fetch(wanted(tmp_path, b"model"), alike, untold).path
+    assert [path.with_name(name).read_bytes() for name in ("a.bin", "b.bin")] == [b"weights"] * 2
+    assert {file.stat().st_nlink for file in path.parent.iterdir()} == {1}
 
 
 @pytest.mark.parametrize("names", [("model.onnx",), ("w.bin", "w.bin"), ("",)])
@@ -321,6 +342,26 @@ def test_the_size_that_a_server_tells_is_refused_before_a_byte_comes(tmp_path):
     assert came == []
 
 
+def test_room_that_one_download_needs_is_not_promised_to_another(tmp_path):
+    def both(wanted: Wanted, part: Path, told: object) -> str:
+        told(0, 2 * MB)
+        if wanted.uri.endswith("first.onnx"):
+            with pytest.raises(ArtifactRefused, match=r"2\.0 MB needed, 1\.0 MB free"):
+                store.fetch(Wanted("https://h/second.onnx", "2" * 64), (), untold)
+        part.write_bytes(b"first")
+        return sha(b"first")
+
+    store = Store(tmp_path / "state", both, StoreSettings(max_mb=3, reserve_mb=0))
+    store.fetch(Wanted("https://h/first.onnx", sha(b"first")), (), untold)
+
+
+def test_room_for_a_model_with_external_data_is_made_before_any_of_it_is_fetched(tmp_path):
+    store = Store(tmp_path / "state", Source(), StoreSettings(max_mb=3, reserve_mb=0))
+    weights = Wanted("https://h/w.bin", "2" * 64, 3 * MB, "w.bin")
+    with pytest.raises(ArtifactRefused, match=r"no room for m\.onnx: 4\.0 MB needed"):
+        store.fetch(Wanted("https://h/m.onnx", "1" * 64, MB), [weights], untold)
+
+
 KEYS = st.sampled_from("abcdefgh")
 ITEMS = st.lists(
     st.builds(Item, st.uuids().map(lambda u: Path(str(u))), st.frozensets(KEYS, min_size=1), st.integers(0, 50),
@@ -375,7 +416,7 @@ def test_what_is_not_of_the_store_is_told_and_left_alone(store, models):
 
 def test_a_folder_that_went_is_made_again(store, tmp_path, models):
     shutil.rmtree(models)
-    assert store.sweep() == store.collect(MB) == []
+    assert (store.sweep(), store.collect(MB)) == (([], False), [])
     assert store.fetch(wanted(tmp_path, b"model"), (), untold).path.read_bytes() == b"model"
 
 

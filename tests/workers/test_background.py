@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
+from edgeway.process import STEPS_BACK
 from workers import background
-from workers.background import LOWER, Background
+from workers.background import Background
 
 
 def nice(thread: int) -> int:
@@ -36,7 +37,7 @@ def test_only_the_thread_that_loads_is_lowered():
 
     def work() -> None:
         assert Background(pools=False).lowered
-        assert nice(threading.get_native_id()) == min(19, usual + LOWER)
+        assert nice(threading.get_native_id()) == min(19, usual + STEPS_BACK)
 
     in_a_thread(work)
     assert nice(threading.get_native_id()) == usual
@@ -52,10 +53,10 @@ def test_threads_that_a_runtime_starts_for_runs_have_the_usual_priority_again():
         pool = threading.Thread(target=done.wait)
         pool.start()
         assert pool.native_id is not None
-        assert nice(pool.native_id) == min(19, usual + LOWER)
+        assert nice(pool.native_id) == min(19, usual + STEPS_BACK)
         loader.end()
         assert nice(pool.native_id) == usual
-        assert nice(threading.get_native_id()) == min(19, usual + LOWER)
+        assert nice(threading.get_native_id()) == min(19, usual + STEPS_BACK)
         done.set()
         pool.join()
 
