@@ -114,7 +114,7 @@ def _fetch(wanted: Wanted | None, store: Store) -> Callable[[Told], StoredFile] 
 def _same_files(manifest: ModelDeployment, batching: Batching) -> str:
     """Equal for manifests whose files, and how they are loaded, are the same."""
     spec = manifest.spec
-    parts = (spec.model, spec.artifacts, spec.golden, manifest.target_order(), batching)
+    parts = (spec.model, spec.artifacts, spec.golden, manifest.target_order(), bool(spec.targets), batching)
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 

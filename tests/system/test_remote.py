@@ -293,15 +293,14 @@ def test_it_is_held_to_the_golden_samples_like_any_other(near):
     for name, factor in (("right", 20.0), ("wrong", 2.0)):
         np.savez(near.folder / f"{name}.npz", x=X.reshape(3, 1), y=np.float32(factor) * X.reshape(3, 1))
         rule = f'golden: {{uri: "file:{name}.npz"}}'
-        apply(near, "other" if name == "right" else "m", "[named, far, cpu]", rule, scaled(factor).SerializeToString())
-    wait_for(lambda: target(near, "m", "far")["state"] == "lost", 5, "its being kept out")
+        apply(near, name, "[named, cpu]", rule, scaled(factor).SerializeToString())
     says = "barred: sample 1: output y[0] is 20, golden 2: off by 18, allowed 0.021"
-    assert target(near, "m", "far")["reason"] == says
-    ready(near, "other", "named")
+    wait_for(lambda: target(near, "wrong", "named")["reason"] == says, 10, "its being kept out")
+    ready(near, "right", "named")
     with Client(near.unix) as client:
-        answer = client.infer("m", {"x": X})
+        answer = client.infer("wrong", {"x": X})
         assert (answer.served_by, answer.reason) == ("cpu", "barred")
-        assert client.infer("other", {"x": X}).served_by == "named"
+        assert client.infer("right", {"x": X}).served_by == "named"
 
 
 def test_what_came_from_another_gateway_is_not_sent_on(near, odd):
