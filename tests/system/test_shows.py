@@ -46,8 +46,19 @@ SHORT = {
 }
 
 
-TIMED = {"batching", "canary-bad", "shadow", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
-TIMED |= {"remote"}
+TIMED = {
+    "batching",
+    "canary-bad",
+    "shadow",
+    "kill",
+    "hang",
+    "refusal",
+    "overload",
+    "heat-ramp",
+    "heat-hidden",
+    "never",
+    "remote",
+}
 """These judge milliseconds. A shared machine may stand still for 100 ms in the few seconds of a short form, which is no
 fault of what is shown; one that falls short twice in a row has something to say."""
 
