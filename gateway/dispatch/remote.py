@@ -98,11 +98,11 @@ class RemoteWorker(Worker):
         """None: its times say nothing of heat here."""
         return None
 
-    def detach(self, reason: str) -> None:
+    def detach(self, reason: str, code: str = "", remedy: str = "") -> None:
         """The endpoint is lost, or never came."""
         for wanted in self._wanted.values():
             wanted.target.failure, wanted.target.barred = "", False  # it was of a model there
-        super().detach(reason)
+        super().detach(reason, code, remedy)
 
     def target_of(self, handle: int) -> tuple[Target, LoadOrder] | None:
         """Which model a handle means; None: it is not wanted any more."""

@@ -43,6 +43,7 @@ SHORT = {
     "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
     "faults": ["--calls", "100"],
     "remote": ["--only", "edgeway", "--kills", "1", "--no-control"],
+    "doctor": ["--only", "config"],
 }
 
 
