@@ -136,6 +136,9 @@ show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename fails: the ve
 show-power-cuts: $(DEV)  ## 100 power cuts while versions are installed, promoted, rolled back; as root (3 min)
 	@$(BIN)/python -m benchmarks.show.power_cuts
 
+show-remote: $(DEV)  ## remote targets killed and stopped mid-traffic: a second Edgeway, and Triton (after make peers-env)
+	@$(BIN)/python -m benchmarks.show.remote
+
 show-split: $(DEV)  ## shares exact in every hundred, 10,000 keys that move only where they must (2 min)
 	@$(BIN)/python -m benchmarks.show.split
 

@@ -68,6 +68,8 @@ class WorkerView(Protocol):
     reason: str
     since: float
     """Wall-clock seconds of the last change of state."""
+    remote: bool
+    """Its runs leave the device."""
     sheds: str
     """Band that shedding acts on: nominal, warm, hot or critical."""
 
@@ -128,6 +130,8 @@ class Target:
     """When a run last ended well, monotonic."""
     shared: float = 1.0
     """Requests that share one run of the model, of late."""
+    signature: Signature | None = None
+    """What the version takes and gives, once that is settled: a remote model must go on fitting it."""
     output_bytes: int = 0
     """Largest answer seen: how much room a run's slot gets where the shapes do not say."""
 

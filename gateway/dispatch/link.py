@@ -21,7 +21,7 @@ from gateway.errors import InvalidRequest, Shed, WorkerLost
 from gateway.plan import Plan
 from gateway.regions.placement import Placement
 from gateway.regions.region import RegionSpan
-from gateway.request import InputTensor
+from gateway.request import InputTensor, Request
 
 _FRAMES_PER_WAKE = 64
 """Frames taken before other work of the loop gets its turn."""
@@ -160,6 +160,7 @@ class Link:
         hang_limit: float,
         budget_end: float = 0.0,
         placement: Placement | None = None,
+        request: Request | None = None,
     ) -> Pending:
         """Copy the inputs into a slot (the one copy on their way) and ask for the run.
 
@@ -175,6 +176,7 @@ class Link:
                 or has not answered this run so long after it was cancelled, it is hung: the link is closed.
             budget_end: monotonic seconds; the worker lets it wait for others, or go with them, within that; 0: no end.
             placement: where tensors of it lie in regions; inputs that do are not copied.
+            request: whose run it is; for links that leave the device.
 
         Raises:
             WorkerLost: the link is closed.

@@ -13,8 +13,9 @@ from edgeway.v1 import worker_pb2
 from gateway.config import WorkerConfig
 from gateway.device.sensors import Reading, reported
 from gateway.device.thermal import Heat
-from gateway.dispatch.link import LOAD_LIMIT, Link
+from gateway.dispatch.link import LOAD_LIMIT
 from gateway.dispatch.orders import load_message
+from gateway.dispatch.ports import AnyLink
 from gateway.errors import WorkerLost
 from gateway.request import Quantisation, Signature, TensorSpec
 from gateway.target import SHARED_LEARNS, Golden, LoadOrder, Target
@@ -65,6 +66,7 @@ class Worker:
         self.backend = config.backend
         self.hang_seconds = config.hang_seconds or HANG_SECONDS.get(config.backend, ACCELERATOR_HANG_SECONDS)
         self.kind = "cpu" if config.backend == "cpu" else "unknown"
+        self.remote = False
         self.instances = instances
         self.state = "unknown"
         self.reason = "starting"
@@ -84,7 +86,7 @@ class Worker:
         self.queued = 0
         self.resident_bytes = 0
         self.in_flight = 0
-        self.link: Link | None = None
+        self.link: AnyLink | None = None
         self._ahead = [0.0] * 10
         """By priority: sum of the run estimates of what is in flight."""
         self._pace = [0.0] * 10
@@ -184,7 +186,7 @@ class Worker:
                 if self.link is not None:
                     self.link.control(worker_pb2.ToWorker(unload=worker_pb2.Unload(model=handle)))
 
-    def attach(self, link: Link, hello: worker_pb2.Hello) -> None:
+    def attach(self, link: AnyLink, hello: worker_pb2.Hello) -> None:
         """A process is up: load everything it should have."""
         self.link = link
         self.kind, self.device, self.runtime = hello.kind, hello.device, hello.runtime
@@ -223,7 +225,7 @@ class Worker:
         elif which == "report":
             self._report(message.report)
 
-    def require_link(self) -> Link:
+    def require_link(self) -> AnyLink:
         """Raises WorkerLost while no process is up."""
         if self.link is None:
             raise WorkerLost(self.reason or "the worker is starting", began=False)

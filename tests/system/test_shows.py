@@ -44,11 +44,24 @@ SHORT = {
     "drift": ["--reference", "250", "--recorded", "200", "--turned", "100", "--starts", "20", "--replayed", "50000"],
     "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
     "faults": ["--calls", "100"],
+    "remote": ["--only", "edgeway", "--kills", "1", "--no-control"],
     "doctor": ["--only", "config"],
 }
 
 
-TIMED = {"batching", "canary-bad", "shadow", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
+TIMED = {
+    "batching",
+    "canary-bad",
+    "shadow",
+    "kill",
+    "hang",
+    "refusal",
+    "overload",
+    "heat-ramp",
+    "heat-hidden",
+    "never",
+    "remote",
+}
 """These judge milliseconds. A shared machine may stand still for 100 ms in the few seconds of a short form, which is no
 fault of what is shown; one that falls short twice in a row has something to say."""
 
