@@ -47,6 +47,8 @@ class SimulatedBackend:
     name = "simulated"
     kind = "simulated"
     formats: Sequence[str] = (".onnx",)
+    datatypes = CpuBackend.datatypes
+    open_sizes = CpuBackend.open_sizes
     can_cancel = True
     device = "simulated accelerator"
 
