@@ -1,6 +1,6 @@
 """Models of the contract suite, by file format; and the suite for one backend that is not ours.
 
-    python -m benchmarks.contract NAME --python FILE --models FILE.py
+    python -m benchmarks.contract NAME [--python FILE] [--models FILE.py] [flags of pytest]
 
 runs ``tests/backends/test_contract.py`` on the backend NAME of that interpreter. ``--models``: a file with a class
 ``Models`` that writes what the suite asks for (``FormatModels``) in the backend's own format.
@@ -60,8 +60,8 @@ class FormatModels(Protocol):
         """y = x; -1 in ``shape`` is any size."""
         ...
 
-    def scaled(self, factor: float, shape: Sequence[int]) -> bytes:
-        """y = factor * x, of FP32."""
+    def scaled(self, factor: float, open_sizes: bool) -> bytes:
+        """y = factor * x, of FP32 and any rank. ``open_sizes``: whether the request may say how many."""
         ...
 
     def large(self, megabytes: int) -> bytes:
@@ -86,8 +86,8 @@ class OnnxModels:
         sizes = [size if size >= 0 else f"d{axis}" for axis, size in enumerate(shape)]
         return harness.identity(ONNX_TYPES[datatype], sizes).SerializeToString()
 
-    def scaled(self, factor: float, shape: Sequence[int]) -> bytes:
-        sizes = [size if size >= 0 else f"d{axis}" for axis, size in enumerate(shape)]
+    def scaled(self, factor: float, open_sizes: bool) -> bytes:
+        sizes: list[int | str] = ["n"] if open_sizes else [1, 64]
         weight = numpy_helper.from_array(np.float32([factor]), "factor")
         x, y = (value(name, TensorProto.FLOAT, sizes) for name in ("x", "y"))
         return model_of([helper.make_node("Mul", ["x", "factor"], ["y"])], [x], [y], [weight]).SerializeToString()
@@ -122,9 +122,8 @@ class TfliteModels:
     def identity(self, datatype: str, shape: Sequence[int]) -> bytes:
         return tflite_models.identity(datatype, shape)
 
-    def scaled(self, factor: float, shape: Sequence[int]) -> bytes:
-        if list(shape) != [-1]:
-            raise NotPossible("the factory writes this of one open size only")
+    def scaled(self, factor: float, open_sizes: bool) -> bytes:
+        del open_sizes  # these runtimes take both
         return tflite_models.scaled(factor)
 
     def large(self, megabytes: int) -> bytes:
@@ -170,15 +169,14 @@ def main() -> int:
     parser.add_argument("--python", default=sys.executable, help="interpreter in which the backend is installed")
     parser.add_argument("--models", default="", help="file with a class Models of the backend's format")
     parser.add_argument("--options", default="{}", help="the backend's options, as JSON")
-    parser.add_argument("rest", nargs="*", help="for pytest, behind --")
-    given = parser.parse_args()
+    given, rest = parser.parse_known_args()  # what is left is for pytest
     chosen = {
         "backend": given.backend,
         "python": given.python,
         "models": str(Path(given.models).resolve()) if given.models else "",
         "options": json.loads(given.options),
     }
-    command = [sys.executable, "-m", "pytest", "tests/backends/test_contract.py", *given.rest]
+    command = [sys.executable, "-m", "pytest", "tests/backends/test_contract.py", *rest]
     environment = {**os.environ, CHOSEN: json.dumps(chosen)}
     return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
