@@ -181,7 +181,7 @@ class GatewayOperations:
                         wait_p95_ms=max(waits, target.wait(DEFAULT_PRIORITY, now)) * 1e3,
                         run_p95_ms=(run or 0.0) * 1e3,
                         share=self._recorder.share(deployment.name, revision.label, target.name),
-                        kind=target.worker.kind if target.worker else "",
+                        kind=target.kind or (target.worker.kind if target.worker else ""),
                         provenance=target.provenance,
                         artifact=PurePath(target.order.path).name if target.order else "",
                     )

@@ -18,12 +18,23 @@ Parameter = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
+class Quantisation:
+    """Integers stand for real values: ``scale * (integer - zero_point)``; one of each, or one per index of ``axis``."""
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
     """Name, protocol datatype and shape (-1: any size) of a model's input or output."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    quantisation: Quantisation | None = None
+    """None: the model does not say that its integers stand for other values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,8 @@ class Target:
     """It does not agree with its golden samples here; ``failure`` says for which and by how much."""
     provenance: str = ""
     """Where what is loaded was proved to run."""
+    kind: str = ""
+    """Of what runs it: its worker's, unless the loaded model runs on something else. Empty: nothing was loaded yet."""
     golden: str = ""
     """What the check with golden samples found, where it passed."""
     order: LoadOrder | None = None

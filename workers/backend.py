@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple, runtime_checkable
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
@@ -56,12 +56,25 @@ class InvalidInput(BackendError):
 
 
 @dataclass(frozen=True)
+class Quantisation:
+    """How the integers of a tensor stand for real values: ``scale * (integer - zero_point)``; one of each, or one per
+    index of ``axis``.
+    """
+
+    scale: Tuple[float, ...]
+    zero_point: Tuple[int, ...]
+    axis: int = 0
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """Name, Open Inference Protocol datatype and shape of one input or output; -1 is any size."""
 
     name: str
     datatype: str
     shape: Tuple[int, ...]
+    quantisation: Optional[Quantisation] = None
+    """None: the model does not say that its integers stand for other values."""
 
 
 class Tensor(NamedTuple):
@@ -187,6 +200,23 @@ class Model(Protocol):
     def close(self) -> None:
         """Give the memory back; no run is under way."""
         ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A model that may keep something from one run to the next."""
+
+    def start_over(self) -> None:
+        """Forget what the runs so far have left: they were a warm-up and golden samples. No run is under way."""
+        ...
+
+
+@runtime_checkable
+class RunsElsewhere(Protocol):
+    """A model that may run on something else than its backend drives."""
+
+    kind: str
+    """As that of a backend, for this model; empty: the backend's."""
 
 
 class Backend(Protocol):

@@ -15,6 +15,7 @@ from edgeway.tensors import datatype_of, to_array, to_bytes
 from workers.backend import BackendError, DeviceFault, Model, Tensor, TensorSpec
 from workers.external import contains
 from workers.loaded import NeverCancelled
+from workers.tflite_file import computes_in_eight_bits, is_tflite
 
 MAX_BYTES = 256 << 20
 """Uncompressed bytes of a file of samples, at most."""
@@ -60,9 +61,13 @@ def default_rule(content: bytes, model: Model) -> Rule:
     """
     outputs = {spec.datatype for spec in model.outputs}
     inputs = {spec.datatype for spec in model.inputs}
-    if outputs & {"INT8", "UINT8"} or "INT8" in inputs or contains(content, _QUANTISED):
+    if outputs & {"INT8", "UINT8"} or "INT8" in inputs or _computes_in_eight_bits(content):
         return Rule(top1=TOP1, cosine=COSINE)
     return Rule(tolerance=(RTOL, ATOL))
+
+
+def _computes_in_eight_bits(content: bytes) -> bool:
+    return computes_in_eight_bits(content) if is_tflite(content) else contains(content, _QUANTISED)
 
 
 def read_samples(content: bytes) -> Dict[str, np.ndarray]:

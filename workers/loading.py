@@ -8,7 +8,7 @@ import stat
 from typing import Any, Callable, Optional, Tuple
 
 from edgeway.v1 import worker_pb2
-from workers.backend import Backend, BackendError, BackendUnavailable, DeviceFault, Model, ModelTooLarge
+from workers.backend import Backend, BackendError, BackendUnavailable, DeviceFault, Model, ModelTooLarge, Remembers
 from workers.batching import Limits
 from workers.golden import Agreement, Disagrees, Rule, Samples, Unusable, default_rule, read_samples
 from workers.joining import obstacle
@@ -64,6 +64,16 @@ def check(order: Any, model: Model, rule: Rule, pause: Callable[[float], None]) 
         raise LoadError(_Reason.REJECTED, str(wrong)) from wrong
     except DeviceFault as failed:
         raise LoadError(_Reason.UNAVAILABLE, f"golden samples: {failed}") from failed
+
+
+def begin_anew(model: Model) -> None:
+    """Have it forget the warm-up and the golden samples, where it may remember. Raises LoadError: it can't."""
+    if isinstance(model, Remembers):
+        try:
+            model.start_over()
+        except BackendError as refused:
+            model.close()
+            raise LoadError(_Reason.REJECTED, f"after the warm-up: {refused}") from refused
 
 
 def _rule(golden: Any, content: bytes, model: Model) -> Rule:

@@ -10,11 +10,12 @@ from workers.backend import Backend, BackendUnavailable, Probe
 GROUP = "edgeway.backends"
 BUILT_IN = {
     "cpu": "workers.backends.cpu:CpuBackend",
+    "litert": "workers.backends.litert:LiteRtBackend",
     "simulated": "workers.backends.simulated:SimulatedBackend",
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
-NOT_YET = ("coreml", "edgetpu", "litert", "openvino", "qnn", "remote", "tensorrt")
+NOT_YET = ("coreml", "edgetpu", "openvino", "qnn", "remote", "tensorrt")
 """Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
 
 

@@ -24,8 +24,10 @@ from workers.backend import (
     InvalidInput,
     Model,
     RunCancelled,
+    RunsElsewhere,
     Settings,
     Tensor,
+    TensorSpec,
 )
 from workers.background import Background
 from workers.batching import Member
@@ -33,7 +35,7 @@ from workers.forms import Form, Forms
 from workers.golden import Agreement, Rule
 from workers.joining import Shared, join, split
 from workers.loaded import LoadedModel
-from workers.loading import LoadError, check, limits_of, load
+from workers.loading import LoadError, begin_anew, check, limits_of, load
 from workers.process import resident_bytes
 from workers.regions import Regions, RunRegions
 from workers.schedule import LONG, Company, Run, Schedule
@@ -510,6 +512,7 @@ class Service:
             model = LoadedModel(order.model, loaded_model, limits_of(order))
             warmup = model.warm_up(order.warmup_runs)
             agreement = self._hold_to_golden(order, model, rule)
+            begin_anew(loaded_model)
         except LoadError as refused:
             failed = worker_pb2.LoadFailed(model=order.model, reason=refused.reason, message=str(refused))
             return self._control(worker_pb2.ToGateway(load_failed=failed))
@@ -522,6 +525,7 @@ class Service:
             load_seconds=time.monotonic() - began,
             warmup_seconds=warmup,
             provenance=model.model.provenance,
+            kind=loaded_model.kind if isinstance(loaded_model, RunsElsewhere) else "",
         )
         if agreement is not None:
             loaded.golden, loaded.golden_deviation = agreement.text, agreement.deviation
@@ -640,5 +644,10 @@ def _done(run: Run, places: Sequence[TensorPlace]) -> bytes:
     return frames.pack_done(run.number, run.received, run.started, run.finished, shared, len(places), packed)
 
 
-def _spec(spec: Any) -> Any:
-    return worker_pb2.TensorSpec(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))
+def _spec(spec: TensorSpec) -> Any:
+    told = worker_pb2.TensorSpec(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))
+    if spec.quantisation is not None:
+        told.quantization.scale.extend(spec.quantisation.scale)
+        told.quantization.zero_point.extend(spec.quantisation.zero_point)
+        told.quantization.axis = spec.quantisation.axis
+    return told

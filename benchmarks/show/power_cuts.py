@@ -31,8 +31,10 @@ KINDS = ("install", "apply", "promote", "rollback")
 """A version without traffic; one that takes over once it is ready; one that takes over by command; the way back."""
 LASTS = 0.02
 """Seconds until an acknowledgement, and until a version is ready, to begin with; learned while it runs. The power goes
-within twice the one or the other.
+from half of the one or the other before, to one and a half times that after the beginning.
 """
+HEAD_START = 0.05
+"""Seconds to get a thread going, so that it is no later than the power."""
 PADDING = 1 << 20
 """Bytes of text in each model, so that it takes a while to store."""
 LIMIT = 30.0
@@ -101,11 +103,12 @@ class Device:
         """Do something, let the power go meanwhile, and look at what is there when it is back."""
         with Admin(self._gateway.control) as admin:
             act, steps = self._prepare(admin, kind, serves)
-            begun = threading.Event()
+            within = self._random.choice((self._until_yes, self._until_done))[kind]
+            begins = time.monotonic() + HEAD_START
 
             def perform() -> None:
+                time.sleep(begins - time.monotonic())
                 began = time.monotonic()
-                begun.set()
                 with contextlib.suppress(grpc.RpcError, TimeoutError, AssertionError):  # the power went
                     steps()
                 if act.acknowledged < float("inf"):
@@ -115,9 +118,7 @@ class Device:
 
             thread = threading.Thread(target=perform)
             thread.start()
-            begun.wait()
-            within = self._random.choice((self._until_yes, self._until_done))[kind]
-            time.sleep(self._random.uniform(0, 2 * within))
+            time.sleep(max(0.0, begins + self._random.uniform(-0.5, 1.5) * within - time.monotonic()))
             act.moment = time.monotonic()
             self._disk.cut()
             self._kill()

@@ -16,7 +16,7 @@ from gateway.device.thermal import Heat
 from gateway.dispatch.link import Link
 from gateway.dispatch.orders import load_message
 from gateway.errors import WorkerLost
-from gateway.request import Signature, TensorSpec
+from gateway.request import Quantisation, Signature, TensorSpec
 from gateway.target import SHARED_LEARNS, Golden, LoadOrder, Target
 
 HANG_SECONDS = {"cpu": 30.0}
@@ -269,6 +269,7 @@ class Worker:
             return
         target = wanted.target
         target.handle, target.failure, target.provenance = loaded.model, "", loaded.provenance
+        target.kind = loaded.kind or self.kind
         if loaded.golden:
             self._agreed.add(_artifact(wanted.order))
             target.golden = loaded.golden
@@ -343,4 +344,8 @@ def warmup_bytes(signature: Signature) -> int:
 
 
 def _spec(spec: worker_pb2.TensorSpec) -> TensorSpec:
-    return TensorSpec(spec.name, spec.datatype, tuple(spec.shape))
+    if not spec.HasField("quantization"):
+        return TensorSpec(spec.name, spec.datatype, tuple(spec.shape))
+    told = spec.quantization
+    quantisation = Quantisation(tuple(told.scale), tuple(told.zero_point), told.axis)
+    return TensorSpec(spec.name, spec.datatype, tuple(spec.shape), quantisation)

@@ -18,7 +18,7 @@ from gateway.front.encode import Encoder
 from gateway.front.ports import Handler, Lifecycle, Models, Recorder, Repository
 from gateway.front.regions import MadeRegions, RegionOffer, SystemSharedMemory
 from gateway.front.status import abort, abort_outcome
-from gateway.request import Outcome, TensorSpec
+from gateway.request import Outcome, Signature, TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
 REGIONS_SERVICE = "edgeway.v1.Regions"
@@ -138,7 +138,7 @@ class InferenceService:
             platform=model.signature.platform,
             inputs=list(map(_metadata, model.signature.inputs)),
             outputs=list(map(_metadata, model.signature.outputs)),
-            properties={"edgeway_version": model.version},
+            properties={"edgeway_version": model.version, **_quantisation(model.signature)},
         )
 
     async def model_config(self, request: Any, context: Any) -> Message:
@@ -149,6 +149,8 @@ class InferenceService:
             config.input.add(name=spec.name, data_type=_number(spec), dims=list(spec.shape))
         for spec in model.signature.outputs:
             config.output.add(name=spec.name, data_type=_number(spec), dims=list(spec.shape))
+        for key, text in _quantisation(model.signature).items():
+            config.parameters[key].string_value = text
         config.model_transaction_policy.decoupled = False
         return oip.ModelConfigResponse(config=config)
 
@@ -261,6 +263,18 @@ def _parse(kind: Any, content: bytes) -> Any:
 
 def _metadata(spec: TensorSpec) -> oip.ModelMetadataResponse.TensorMetadata:
     return oip.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+
+
+def _quantisation(signature: Signature) -> dict[str, str]:
+    """What the integers of quantised tensors stand for, by tensor: numbers, with commas where there are several."""
+    told: dict[str, str] = {}
+    for spec in (*signature.inputs, *signature.outputs):
+        if spec.quantisation is not None:
+            told[f"quantization.{spec.name}.scale"] = ",".join(map(repr, spec.quantisation.scale))
+            told[f"quantization.{spec.name}.zero_point"] = ",".join(map(str, spec.quantisation.zero_point))
+            if len(spec.quantisation.scale) > 1:
+                told[f"quantization.{spec.name}.axis"] = str(spec.quantisation.axis)
+    return told
 
 
 def _number(spec: TensorSpec) -> Any:

@@ -14,7 +14,7 @@ from gateway.models.fetches import Fetches
 from gateway.models.manifest import Check
 from gateway.models.revision import Plan, PlannedArtifact, Revision
 from gateway.models.store import Artifact, ArtifactRefused
-from gateway.request import Signature
+from gateway.request import Signature, TensorSpec
 from gateway.target import Golden, LoadOrder, Target, Version
 
 GRACE = 0.3
@@ -288,6 +288,14 @@ def _must_agree(target: Target, signature: Signature, future: asyncio.Future[Sig
     theirs = future.result()
     if _names(theirs) != _names(signature):
         target.failure = f"takes or gives other tensors than the first target: {_names(theirs)}"
+        return
+    for ours, other in zip(_tensors(signature), _tensors(theirs), strict=True):
+        if None not in (ours.quantisation, other.quantisation) and ours.quantisation != other.quantisation:
+            target.failure = f"{ours.name} is quantised in another way than that of the first target"
+
+
+def _tensors(signature: Signature) -> tuple[TensorSpec, ...]:
+    return (*signature.inputs, *signature.outputs)
 
 
 def _names(signature: Signature) -> tuple[tuple[tuple[str, str], ...], ...]:

@@ -8,14 +8,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "datatype", "shape")
+    __slots__ = ("name", "datatype", "shape", "quantization")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DATATYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     datatype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    quantization: Quantization
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., quantization: _Optional[_Union[Quantization, _Mapping]] = ...) -> None: ...
+
+class Quantization(_message.Message):
+    __slots__ = ("scale", "zero_point", "axis")
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    ZERO_POINT_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    scale: _containers.RepeatedScalarFieldContainer[float]
+    zero_point: _containers.RepeatedScalarFieldContainer[int]
+    axis: int
+    def __init__(self, scale: _Optional[_Iterable[float]] = ..., zero_point: _Optional[_Iterable[int]] = ..., axis: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("backend", "kind", "pid", "instances", "runtime", "device", "formats", "can_cancel")
@@ -99,7 +111,7 @@ class Batching(_message.Message):
     def __init__(self, max_size: _Optional[int] = ..., max_delay_seconds: _Optional[float] = ...) -> None: ...
 
 class Loaded(_message.Message):
-    __slots__ = ("model", "platform", "inputs", "outputs", "memory_bytes", "load_seconds", "warmup_seconds", "golden", "golden_deviation", "provenance")
+    __slots__ = ("model", "platform", "inputs", "outputs", "memory_bytes", "load_seconds", "warmup_seconds", "golden", "golden_deviation", "provenance", "kind")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +122,7 @@ class Loaded(_message.Message):
     GOLDEN_FIELD_NUMBER: _ClassVar[int]
     GOLDEN_DEVIATION_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     model: int
     platform: str
     inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
@@ -120,7 +133,8 @@ class Loaded(_message.Message):
     golden: str
     golden_deviation: float
     provenance: str
-    def __init__(self, model: _Optional[int] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., memory_bytes: _Optional[int] = ..., load_seconds: _Optional[float] = ..., warmup_seconds: _Optional[_Iterable[float]] = ..., golden: _Optional[str] = ..., golden_deviation: _Optional[float] = ..., provenance: _Optional[str] = ...) -> None: ...
+    kind: str
+    def __init__(self, model: _Optional[int] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., memory_bytes: _Optional[int] = ..., load_seconds: _Optional[float] = ..., warmup_seconds: _Optional[_Iterable[float]] = ..., golden: _Optional[str] = ..., golden_deviation: _Optional[float] = ..., provenance: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class LoadFailed(_message.Message):
     __slots__ = ("model", "reason", "message")
