@@ -145,6 +145,9 @@ show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 show-hot-path: $(DEV)  ## 64 B to 4.9 MB and the hop to a worker, against bare gRPC, direct and a thread (2 min)
 	@$(BIN)/python -m benchmarks.bench small frame image large hop
 
+show-third-party: $(DEV)  ## a backend of a package of its own: found by doctor, serves, holds the contract
+	@$(BIN)/python -m benchmarks.show.third_party
+
 show-regions: $(DEV)  ## frames in shared memory against the same model without a gateway, and whether size matters
 	@$(BIN)/python -m benchmarks.bench frame-shm large-shm frame-sealed large-sealed bare-sealed size $(BENCH_ARGS)
 

@@ -120,6 +120,8 @@ class TfliteModels:
             raise NotPossible("ai-edge-litert is not installed beside the tests: nothing else writes .tflite files")
 
     def identity(self, datatype: str, shape: Sequence[int]) -> bytes:
+        if 0 in shape:
+            raise NotPossible("the factory writes no tensor that is always empty")
         return tflite_models.identity(datatype, shape)
 
     def scaled(self, factor: float, open_sizes: bool) -> bytes:

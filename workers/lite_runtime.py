@@ -46,6 +46,7 @@ _TYPES = {
     np.dtype(np.float64): "FP64",
     np.dtype(np.bytes_): "BYTES",
 }
+DATATYPES = tuple(_TYPES.values())
 _REMEMBERING = frozenset(
     (
         "ASSIGN_VARIABLE",

@@ -30,6 +30,7 @@ class LinearBackend:
     formats: Sequence[str] = (".linear",)
     datatypes: Sequence[str] = ("FP32",)
     open_sizes = True
+    empty_tensors = True
     can_cancel = False
     device = "numpy"
 

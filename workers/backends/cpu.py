@@ -17,6 +17,7 @@ class CpuBackend:
     formats: Sequence[str] = (".onnx",)
     datatypes: Sequence[str] = DATATYPES
     open_sizes = True
+    empty_tensors = True
     can_cancel = True
 
     def __init__(self, settings: Settings) -> None:

@@ -6,7 +6,7 @@ import platform
 from typing import Mapping, Sequence
 
 from workers.backend import MISSING_LIBRARY, NO_FILES, BackendUnavailable, Heat, Probe, Settings
-from workers.lite_runtime import INSTALL, LiteModel, LiteRuntime, check_file, on_the_cpu, run_failed
+from workers.lite_runtime import DATATYPES, INSTALL, LiteModel, LiteRuntime, check_file, on_the_cpu, run_failed
 
 
 class LiteRtBackend:
@@ -15,6 +15,9 @@ class LiteRtBackend:
     name = "litert"
     kind = "cpu"
     formats: Sequence[str] = (".tflite",)
+    datatypes: Sequence[str] = DATATYPES
+    open_sizes = True
+    empty_tensors = False
     can_cancel = False
 
     def __init__(self, settings: Settings) -> None:

@@ -49,6 +49,7 @@ class SimulatedBackend:
     formats: Sequence[str] = (".onnx",)
     datatypes = CpuBackend.datatypes
     open_sizes = CpuBackend.open_sizes
+    empty_tensors = CpuBackend.empty_tensors
     can_cancel = True
     device = "simulated accelerator"
 
