@@ -148,6 +148,12 @@ show-hot-path: $(DEV)  ## 64 B to 4.9 MB and the hop to a worker, against bare g
 show-third-party: $(DEV)  ## a backend of a package of its own: found by doctor, serves, holds the contract
 	@$(BIN)/python -m benchmarks.show.third_party
 
+show-load-cycles: $(DEV)  ## a model loaded and unloaded 1,000 times: memory as after the tenth; a planted leak is seen (5 min)
+	@$(BIN)/python -m benchmarks.show.load_cycles
+
+show-public-models: $(DEV)  ## ONNX and .tflite models of public packages: as from the runtime alone, to the bit (downloads 34 MB)
+	@$(BIN)/python -m benchmarks.show.public_models
+
 show-regions: $(DEV)  ## frames in shared memory against the same model without a gateway, and whether size matters
 	@$(BIN)/python -m benchmarks.bench frame-shm large-shm frame-sealed large-sealed bare-sealed size $(BENCH_ARGS)
 

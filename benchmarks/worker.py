@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,17 @@ class Worker:
         python: str = sys.executable,
         options: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = PROGRAM,
         **settings: Any,
     ) -> None:
-        """``settings``: as the gateway tells them. Raises NotStarted."""
+        """``program``: what the interpreter runs; ``settings``: as the gateway tells them. Raises NotStarted."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(LIMIT)
         self._socket = ours
         self._folder = tempfile.TemporaryDirectory(prefix="edgeway-")
         cache = str(Path(self._folder.name) / "cache")
         told = {"instances": 1, "cache": cache, "options": dict(options or {}), "parentPid": os.getpid(), **settings}
-        command = [python, *PROGRAM, "--backend", backend, "--link-fd", str(theirs.fileno())]
+        command = [python, *program, "--backend", backend, "--link-fd", str(theirs.fileno())]
         self._errors = (Path(self._folder.name) / "stderr").open("w+")
         self.process = subprocess.Popen(
             [*command, "--settings", json.dumps(told)],

@@ -70,6 +70,7 @@ class Service:
         self._spin = Spin(connection, settings.spin_seconds)
         self._upkeep = Upkeep()
         self._answered = 0
+        self._unloaded = 0
         self._sending = threading.Lock()
         self._slots = Slots()
         self._regions = Regions()
@@ -550,6 +551,7 @@ class Service:
 
     def _closed(self, model: LoadedModel) -> None:
         self._forms.forget_model(model.handle)
+        self._unloaded += 1
         gc.collect()
         self._control(worker_pb2.ToGateway(unloaded=worker_pb2.Unloaded(model=model.handle)))
 
@@ -589,7 +591,8 @@ class Service:
                 report.resident_bytes = resident_bytes()
                 self._control(worker_pb2.ToGateway(report=report))
             self._relieve()
-            self._upkeep.step(now, self._schedule.taken + len(self._schedule), self._answered)
+            # A model that went leaves free memory, as a request does.
+            self._upkeep.step(now, self._schedule.taken + len(self._schedule), self._answered + self._unloaded)
             pause.wait(REPORT_SECONDS)
 
     def _control(self, message: Any) -> None:

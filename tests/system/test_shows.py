@@ -43,6 +43,7 @@ SHORT = {
     "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
     "faults": ["--calls", "100"],
     "third_party": [],
+    "load_cycles": ["--cycles", "100", "--leaky", "40"],
 }
 
 
