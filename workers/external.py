@@ -8,9 +8,12 @@ from __future__ import annotations
 import time
 from typing import Dict, FrozenSet, Iterator, Sequence, Set, Tuple, Union
 
+import numpy as np
+
 from edgeway.wire import read_varint
 
 _KEY = b"location"
+_COMPARED = 1 << 21
 _WINDOW = 1 << 18
 _FIELDS = 256
 """Fields between two breaths: 0.3 ms."""
@@ -37,12 +40,12 @@ _MODEL: _Fields = {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION}
 def external_names(content: bytes) -> FrozenSet[str]:
     """Locations of external data that an ONNX model names, wherever in it.
 
-    A model without any takes 0.4 ms per MB, in steps that let other threads in between.
+    A model without any takes 0.5 ms per MB, in which other threads go on.
 
     Raises:
         ValueError: the bytes are no message, or graphs are nested beyond all reason.
     """
-    if not contains(content, [_KEY]):
+    if not _has_key(content):
         return frozenset()
     names: Set[str] = set()
     # A stack of its own: what nests is the file's choice.
@@ -63,6 +66,20 @@ def external_names(content: bytes) -> FrozenSet[str]:
             elif inner is not None:
                 stack.append((start, stop, inner, depth + 1))
     return frozenset(names)
+
+
+def _has_key(content: bytes) -> bool:
+    """Whether the key is somewhere in the bytes. It is as long as a number is, so numpy compares eight bytes at a time,
+    and without the interpreter: a thread of low priority that held that up would hold up all others.
+    """
+    key = np.frombuffer(_KEY, np.uint64)[0]
+    for start in range(0, len(content), _COMPARED):
+        end = min(len(content), start + _COMPARED + len(_KEY))
+        for offset in range(start, min(start + len(_KEY), end)):
+            count = (end - offset) // len(_KEY)
+            if count and np.any(np.frombuffer(content, np.uint64, count, offset) == key):
+                return True
+    return False
 
 
 def contains(content: bytes, words: Sequence[bytes]) -> bool:

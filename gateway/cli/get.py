@@ -106,16 +106,16 @@ def _deployments(gateway: Control, name: str, form: str) -> None:
         show(rows, form, [], "")
         return
     flat = [
-        {"name": deployment.name, **version_row(version), "state": progress_text(version)}
+        {
+            "name": deployment.name,
+            **version_row(version),
+            "state": progress_text(version),
+            "compared": ", ".join(f"{each.of} p={each.p_value:.2g}" for each in version.comparisons),
+        }
         for deployment in response.deployments
         for version in deployment.versions
     ]
     show(flat, form, _DEPLOYMENT_COLUMNS, "no deployments; add one with `edgeway apply -f FILE`")
-
-
-def _compared(comparisons: list[Row]) -> str:
-    """How likely it is that the version is like the current one: small is different."""
-    return ", ".join(f"{each['of']} p={each['pValue']:.2g}" for each in comparisons)
 
 
 def version_row(version: Any) -> Row:

@@ -44,6 +44,7 @@ class ShadowWorker:
         self._targets: dict[LoadOrder, Target] = {}
         self._running: tuple[Worker, Supervisor] | None = None
         self._ending: set[asyncio.Task[None]] = set()
+        self._stopped = False
 
     def target(self, order: LoadOrder) -> Target | None:
         """Where this file can be run now; None while there is no such place."""
@@ -52,6 +53,8 @@ class ShadowWorker:
 
     def keep(self, orders: Collection[LoadOrder]) -> None:
         """Load these files, and unload all others."""
+        if self._stopped:
+            return
         for order in [each for each in self._targets if each not in orders]:
             target = self._targets.pop(order)
             if self._running is not None:
@@ -67,6 +70,7 @@ class ShadowWorker:
 
     async def stop(self) -> None:
         """End the process, if there is one, and wait until it is gone."""
+        self._stopped = True
         self._targets.clear()
         self._end()
         if self._ending:

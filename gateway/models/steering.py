@@ -286,7 +286,7 @@ class Steering:
         """Whether this content is new, or its version failed and shall be tried again."""
         deployment = self._catalog.deployments.get(manifest.name)
         newest = deployment.newest(manifest.version) if deployment else None
-        return newest is None or newest.state == "failed" or newest.plan.content != content_hash(manifest)
+        return newest is None or newest.state in ("failed", "barred") or newest.plan.content != content_hash(manifest)
 
     def _counted(self, signed: Sequence[ModelDeployment]) -> dict[str, Highest]:
         """The counters that signed manifests raise. Raises Refused."""

@@ -92,6 +92,9 @@ def test_a_version_that_disagrees_everywhere_is_barred_and_the_one_before_serves
     assert version_of(gateway, "2")["state"] == "barred"
     with Client(gateway.unix) as client:
         assert client.infer("m", {"x": X[0]}).version == "1"
+    assert "barred" in apply(gateway, "2", scaled(3.0).SerializeToString(), golden(folder, 2.0), code=1)
+    barred = [event for event in gateway.get("events", "m") if event["kind"] == "version-barred"]
+    assert len(barred) == 2  # applied again, it was tried again
 
 
 def test_a_restart_of_the_worker_keeps_what_the_check_found(gateway_in: Callable[..., Gateway], folder: Path):

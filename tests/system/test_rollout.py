@@ -136,6 +136,8 @@ def test_steps_lead_a_good_version_to_all_traffic(folder, gateway_in):
     assert states(gateway)["2"] == ("ready", 20)
     waits = gateway.get("deployments", "m")[0]["versions"][1]
     assert (waits["steps"], "of 20 requests" in waits["reason"]) == ([50, 100], True)
+    served(gateway, 10)
+    assert "errors p=1" in gateway.run("get", "deployments").stdout  # so far nothing tells it from the current one
 
     def promoted() -> bool:
         served(gateway, 50)

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from benchmarks.harness import model_of, scaled, slow, value
+from edgeway import wire
 from edgeway.v1 import worker_pb2
 from workers.backend import ModelRejected, Settings, Tensor
 from workers.backends.cpu import CpuBackend
@@ -157,6 +160,12 @@ def test_names_are_found_wherever_a_model_has_tensors(place):
 def test_a_message_in_two_parts_counts_as_one():
     parts = scaled(2.0).SerializeToString() + adding("second.bin").SerializeToString()
     assert external_names(parts) == {"second.bin"}
+
+
+@given(st.one_of(st.integers(0, 40), st.integers((1 << 21) - 150, (1 << 21) + 20)))
+def test_a_name_is_found_wherever_it_lies(before):
+    skipped = wire.field(2000, bytes(before))  # no field of a model: all that follows lies that much further back
+    assert external_names(skipped + adding("second.bin").SerializeToString()) == {"second.bin"}
 
 
 def test_models_without_external_data_name_none():
