@@ -12,9 +12,11 @@ from edgeway.tensors import decode_bytes, encode_bytes, to_array
 from workers.backend import (
     MISSING_LIBRARY,
     NO_FILES,
+    BackendError,
     BackendUnavailable,
     Bound,
     Cancellation,
+    DeviceFault,
     InvalidInput,
     ModelRejected,
     ModelTooLarge,
@@ -70,6 +72,8 @@ _ERRORS = (
     "NotImplemented",
     "RuntimeException",
 )
+_DEVICE_ERRORS = ("DeviceReset", "EPFail", "EngineError")
+"""Those that say that the provider failed, with its device, and not the model."""
 
 
 class OnnxRuntime:
@@ -86,6 +90,7 @@ class OnnxRuntime:
         self.state = state
         known = [getattr(state, name) for name in _ERRORS if hasattr(state, name)]
         self.errors: Tuple[Type[Exception], ...] = (*known, ValueError, RuntimeError)
+        self._device_errors = tuple(getattr(state, name) for name in _DEVICE_ERRORS if hasattr(state, name))
         self.version = f"onnxruntime {ort.__version__}"
 
     def options(self, threads: int) -> Any:
@@ -148,6 +153,10 @@ class OnnxRuntime:
             binding.bind_ortvalue_output(name, self.ort.OrtValue.ortvalue_from_numpy(array)._ortvalue)  # noqa: SLF001
         return binding
 
+    def failure(self, error: Exception) -> BackendError:
+        """What an error of the runtime in a run means."""
+        return DeviceFault(_text(error)) if isinstance(error, self._device_errors) else RunFailed(_text(error))
+
     def value_of(self, tensor: Tensor) -> Any:
         """An OrtValue on the tensor's memory, for models with types that numpy lacks."""
         if tensor.datatype == "BF16":
@@ -206,7 +215,7 @@ class OnnxModel:
         except self._runtime.errors as failed:
             if cancellation.cancelled:
                 raise RunCancelled("ended because nobody waits for it") from failed
-            raise RunFailed(_text(failed)) from failed
+            raise self._runtime.failure(failed) from failed
         return [tensor_of(self._datatypes[name], array) for name, array in zip(outputs, arrays)]
 
     def bind(self, inputs: Dict[str, Tensor], outputs: Dict[str, Tensor]) -> Optional[Bound]:
@@ -264,7 +273,7 @@ class OnnxBound:
             if cancellation.cancelled:
                 raise RunCancelled("ended because nobody waits for it") from failed
             if self._fixed:
-                raise RunFailed(_text(failed)) from failed
+                raise self._runtime.failure(failed) from failed
             return False  # perhaps it was the outputs' shape; if not, it fails again without us
         return True
 

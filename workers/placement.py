@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
-from workers.backend import NO_FILES, BackendError, BackendUnavailable, ModelRejected, NotOnDevice
+from workers.backend import NO_FILES, BackendError, BackendUnavailable, DeviceFault, ModelRejected, NotOnDevice
 from workers.loaded import NeverCancelled, zeros
 from workers.onnx_runtime import OnnxModel, OnnxRuntime
 
@@ -125,7 +125,7 @@ def load_on(
         providers: as ``OnnxRuntime.model`` takes them.
 
     Raises:
-        ModelRejected, ModelTooLarge, NotOnDevice.
+        BackendUnavailable, ModelRejected, ModelTooLarge, NotOnDevice.
     """
     try:
         model = runtime.model(content, external, proof.prepare(options()), providers, proof)
@@ -149,11 +149,14 @@ def run_once(model: OnnxModel) -> None:
     """A run on zeros, the last proof. A model with open sizes may fail it: nobody knows which it takes.
 
     Raises:
-        ModelRejected: it fails.
+        BackendUnavailable: the device fails.
+        ModelRejected: the model does.
     """
     inputs = {spec.name: zeros(spec) for spec in model.inputs}
     try:
         model.run(inputs, [spec.name for spec in model.outputs], NeverCancelled())
+    except DeviceFault as failed:
+        raise BackendUnavailable(f"it loads, but the device fails in a first run: {failed}") from failed
     except BackendError as failed:
         if all(size >= 0 for spec in model.inputs for size in spec.shape):
             raise ModelRejected(f"it loads, but a first run on zeros fails: {failed}") from failed

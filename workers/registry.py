@@ -9,13 +9,16 @@ from workers.backend import Backend, BackendUnavailable, Probe
 
 GROUP = "edgeway.backends"
 BUILT_IN = {
+    "coreml": "workers.backends.coreml:CoreMlBackend",
     "cpu": "workers.backends.cpu:CpuBackend",
     "litert": "workers.backends.litert:LiteRtBackend",
+    "openvino": "workers.backends.openvino:OpenVinoBackend",
+    "qnn": "workers.backends.qnn:QnnBackend",
     "simulated": "workers.backends.simulated:SimulatedBackend",
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
-NOT_YET = ("coreml", "edgetpu", "openvino", "qnn", "remote", "tensorrt")
+NOT_YET = ("edgetpu", "remote", "tensorrt")
 """Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
 
 
