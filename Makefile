@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo test check protos bench bench-save bench-check bench-front runtimes peers-env bench-peers show picture timelines clean
+.PHONY: help demo test check protos bench bench-save bench-check bench-front bench-options runtimes peers-env bench-peers show picture timelines clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -51,6 +51,9 @@ bench-check: $(DEV)  ## measure again; fail where a row is worse than the commit
 
 bench-front: $(DEV)  ## variants of the gateway's front against the shipped one (30 min; FRONT_ARGS=--short: 4 min)
 	@$(BIN)/python -m benchmarks.front $(FRONT_ARGS)
+
+bench-options: $(DEV)  ## options of the CPU's sessions at batch 1, each against those that ship (1 min)
+	@$(BIN)/python -m benchmarks.options $(OPTIONS_ARGS)
 
 runtimes: $(DEV)  ## environments of workers with other runtimes (in .runtimes/; RUNTIMES="litert openvino": only those)
 	@$(BIN)/python -m benchmarks.runtimes $(RUNTIMES)
@@ -139,6 +142,9 @@ show-fetch: $(DEV)  ## a link cut 20 times in 50 MB; endless, wrong, redirected,
 show-shadow: $(DEV)  ## shadow versions that are slow or deadly: nobody waits for them, and their agreement says it (2 min)
 	@$(BIN)/python -m benchmarks.show.shadow
 
+show-doctor: $(DEV)  ## every backend with its reason; pieces hidden, broken and hung: never a traceback (3 min)
+	@$(BIN)/python -m benchmarks.show.doctor $(SHOW_ARGS)
+
 show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 	@$(BIN)/python -m benchmarks.bench small frame
 
@@ -156,6 +162,9 @@ show-public-models: $(DEV)  ## ONNX and .tflite models of public packages: as fr
 
 show-runtimes: $(DEV)  ## one deployment on cpu, litert, openvino and the QNN emulator: they agree; killed, none fails (5 min)
 	@$(BIN)/python -m benchmarks.show.runtimes
+
+show-wake-words: $(DEV)  ## models that remember, of a public package: as from the runtime alone, to the bit (downloads 2 MB)
+	@$(BIN)/python -m benchmarks.show.wake_words
 
 show-regions: $(DEV)  ## frames in shared memory against the same model without a gateway, and whether size matters
 	@$(BIN)/python -m benchmarks.bench frame-shm large-shm frame-sealed large-sealed bare-sealed size $(BENCH_ARGS)

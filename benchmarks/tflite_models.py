@@ -40,10 +40,11 @@ class Graph:
         from ai_edge_litert import schema_py_generated as schema  # here: whoever lacks it can still import this module
 
         self.schema = schema
-        self._graph = schema.SubGraphT(tensors=[], inputs=[], outputs=[], operators=[], name="main")
+        self._graph, self._once = (
+            schema.SubGraphT(tensors=[], inputs=[], outputs=[], operators=[], name=name) for name in ("main", "once")
+        )
         self._buffers = [schema.BufferT()]  # number 0 is that of tensors without values
         self._codes: dict[str, int] = {}
-        self._operators: list[Any] = []
 
     def tensor(
         self,
@@ -76,11 +77,30 @@ class Graph:
         self._buffers.append(self.schema.BufferT(data=np.frombuffer(values.tobytes(), np.uint8)))
         return number
 
+    def variable(self, name: str, initial: np.ndarray) -> int:
+        """What is kept from run to run; a handle for READ_VARIABLE and ASSIGN_VARIABLE. One per graph."""
+        graph = self._graph
+        handle = self._handle(name)
+        self.add("CALL_ONCE", [], [], kind="CallOnceOptions", initSubgraphIndex=1)
+        self.add("VAR_HANDLE", [], [handle], kind="VarHandleOptions", sharedName=name)
+        self._graph = self._once
+        first, value = self._handle(name), self.constant("initial", initial)
+        self.add("VAR_HANDLE", [], [first], kind="VarHandleOptions", sharedName=name)
+        self.add("ASSIGN_VARIABLE", [first, value], [], kind="AssignVariableOptions")
+        self._graph = graph
+        return handle
+
+    def _handle(self, name: str) -> int:
+        number = self.tensor(name, "INT32", [])
+        self._graph.tensors[number].type = self.schema.TensorType.RESOURCE
+        return number
+
     def add(
         self, operator: str, inputs: Sequence[int], outputs: Sequence[int], version: int = 1, **options: Any
     ) -> None:
-        """An operation, named as in the schema: ``CONV_2D``. ``options``: fields of its options, and ``kind``: the
-        name of their table, where it has any.
+        """An operation, named as in the schema (``CONV_2D``); any other name is a custom one.
+
+        ``options``: fields of its options, and ``kind``: the name of their table, where it has any.
         """
         schema = self.schema
         made = schema.OperatorT(inputs=list(inputs), outputs=list(outputs))
@@ -96,8 +116,9 @@ class Graph:
         import flatbuffers
 
         schema, graph = self.schema, self._graph
+        subgraphs = [graph, self._once] if self._once.operators else [graph]
         graph.inputs, graph.outputs = list(inputs), list(outputs)
-        made = schema.ModelT(version=VERSION, subgraphs=[graph], buffers=self._buffers, description="edgeway")
+        made = schema.ModelT(version=VERSION, subgraphs=subgraphs, buffers=self._buffers, description="edgeway")
         made.operatorCodes = [_code(schema, *key.split()) for key in self._codes]
         if signature:
             maps = [
@@ -111,7 +132,14 @@ class Graph:
 
 
 def _code(schema: Any, operator: str, version: str) -> Any:
-    number = getattr(schema.BuiltinOperator, operator)
+    number = getattr(schema.BuiltinOperator, operator, None)
+    if number is None:
+        return schema.OperatorCodeT(
+            builtinCode=schema.BuiltinOperator.CUSTOM,
+            deprecatedBuiltinCode=schema.BuiltinOperator.CUSTOM,
+            customCode=operator,
+            version=int(version),
+        )
     return schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=min(number, 127), version=int(version))
 
 
@@ -151,4 +179,34 @@ def nonzero() -> bytes:
     graph = Graph()
     x, y = graph.tensor("x", "BOOL", [-1]), graph.tensor("y", "INT64", [-1, 1])
     graph.add("WHERE", [x], [y], kind="WhereOptions")
+    return graph.model([x], [y])
+
+
+def compiled() -> bytes:
+    """As the Edge TPU's compiler leaves a model: its own operation, between UINT8 [1, 4] and UINT8 [1, 2], and one for
+    the CPU behind it. There are no instructions in it, so no real device would take it.
+    """
+    graph = Graph()
+    x = graph.tensor("x", "UINT8", [1, 4], [0.5], [128])
+    found = graph.tensor("found", "UINT8", [1, 2], [0.25], [0])
+    real = graph.tensor("y", "FP32", [1, 2])
+    graph.add("edgetpu-custom-op", [x], [found])
+    graph.add("DEQUANTIZE", [found], [real], kind="DequantizeOptions")
+    return graph.model([x], [real])
+
+
+def counting() -> bytes:
+    """y = how often it was run, as FP32 [1]: what is left from run to run. ``x`` of one FP32 is not looked at."""
+    graph = Graph()
+    x, y = graph.tensor("x", "FP32", [1]), graph.tensor("y", "FP32", [1])
+    handle = graph.variable("count", np.float32([0]))
+    before = graph.tensor("before", "FP32", [1])
+    graph.add("READ_VARIABLE", [handle], [before], kind="ReadVariableOptions")
+    zero, one = graph.constant("zero", np.float32([0])), graph.constant("one", np.float32([1]))
+    nothing = graph.tensor("nothing", "FP32", [1])
+    graph.add("MUL", [x, zero], [nothing], kind="MulOptions")
+    more = graph.tensor("more", "FP32", [1])
+    graph.add("ADD", [before, one], [more], kind="AddOptions")
+    graph.add("ADD", [more, nothing], [y], kind="AddOptions")
+    graph.add("ASSIGN_VARIABLE", [handle, y], [], kind="AssignVariableOptions")
     return graph.model([x], [y])

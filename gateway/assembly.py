@@ -96,7 +96,7 @@ def serve(
     workers: Sequence[WorkerConfig],
     terms: WorkerTerms,
     launched: dict[str, Launched],
-    refused: Sequence[str],
+    told: Sequence[tuple[str, str]],
 ) -> int:
     """Run until SIGTERM or SIGINT; the exit code.
 
@@ -105,10 +105,10 @@ def serve(
         workers: of the device config, and always one for the CPU.
         terms: what they are told alike.
         launched: their processes that start up already; those that are taken over are taken out.
-        refused: settings of our own process that the system refused.
+        told: events of the start so far: kind and message.
     """
     try:
-        asyncio.run(_serve(settings, workers, terms, launched, refused))
+        asyncio.run(_serve(settings, workers, terms, launched, told))
     except (StartFailed, CantListen, MetricsUnavailable) as failed:
         print(f"edgeway: {failed}", file=sys.stderr)
         return 1
@@ -120,7 +120,7 @@ async def _serve(
     configs: Sequence[WorkerConfig],
     terms: WorkerTerms,
     launched: dict[str, Launched],
-    refused: Sequence[str],
+    told: Sequence[tuple[str, str]],
 ) -> None:
     life, stop = Life(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -129,8 +129,8 @@ async def _serve(
     config = settings.config
     max_bytes = config.limits.max_message_mb * _MB
     events, table = Events(), Table()
-    for problem in refused:
-        events.emit("setting-refused", problem)
+    for kind, message in told:
+        events.emit(kind, message)
     trace = build_trace(config.telemetry.otlp, config.telemetry.sample_ratio)
     upkeep = Upkeep()
     try:

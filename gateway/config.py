@@ -71,6 +71,16 @@ class WorkerConfig(Section, frozen=True):
         _one_priority(self.nice, self.realtime_priority)
 
 
+class AcceleratorSettings(Section, frozen=True):
+    """What is started where ``workers`` is empty: one worker for the CPU, and with ``find`` one for each accelerator
+    that is here and whose library is installed. ``sysfsRoot``, ``devRoot``: where is looked for them.
+    """
+
+    find: bool = True
+    sysfs_root: str = "/sys"
+    dev_root: str = "/dev"
+
+
 class ProcessSettings(Section, frozen=True):
     """How the gateway's own process runs: CPUs, priority and memory. What the system refuses is told, and left out.
     ``realtimePriority``: go before all ordinary processes (SCHED_FIFO); 0: be one. ``lockMemory``: never wait for a
@@ -253,6 +263,7 @@ class DeviceConfig(Section, frozen=True):
     budget: BudgetSettings = BudgetSettings()
     process: ProcessSettings = ProcessSettings()
     workers: tuple[WorkerConfig, ...] = ()
+    accelerators: AcceleratorSettings = AcceleratorSettings()
     heat: HeatSettings = HeatSettings()
     memory: MemorySettings = MemorySettings()
     failover: FailoverSettings = FailoverSettings()

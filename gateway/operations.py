@@ -26,6 +26,7 @@ from gateway.record.events import Events
 from gateway.record.metrics import Reading
 from gateway.record.recorder import Recorder
 from gateway.strict_yaml import ConfigError
+from gateway.target import Target
 
 DEFAULT_PRIORITY = 5
 
@@ -209,6 +210,8 @@ class GatewayOperations:
                     forecast=worker.heat.forecast,
                     distrusted=worker.heat.distrusted,
                     throttled=bool(worker.heat.throttled),
+                    code=worker.code,
+                    remedy=worker.remedy,
                 )
                 if worker.heat.temperature_c is not None:
                     status.temperature_c = worker.heat.temperature_c
@@ -271,6 +274,7 @@ class GatewayOperations:
                 yield Reading("edgeway_model_info", "1 for every version that is known", info, 1)
                 updated = revision.last_update
                 yield Reading("edgeway_model_last_update_timestamp_seconds", "Last change of state", version, updated)
+                yield from _target_infos(version, list(revision.targets))
         yield from self._observation.readings()
 
     def _named(self, name: str) -> list[Deployment]:
@@ -315,6 +319,17 @@ def _comparisons(trial: Trial | None) -> Iterable[control.Comparison]:
             if of == "accuracy":
                 here, there = 1 - here, 1 - there
             yield control.Comparison(of=of, p_value=streams.p, here=here, there=there)
+
+
+def _target_infos(version: tuple[tuple[str, str], ...], targets: Iterable[Target]) -> Iterable[Reading]:
+    for target in targets:
+        if target.worker is not None and target.handle:
+            kind = target.kind or target.worker.kind
+            labels = (*version, ("worker", target.name), ("accelerator", target.worker.backend), ("kind", kind))
+            about = (*labels, ("provenance", target.provenance))
+            yield Reading(
+                "edgeway_target_info", "1 for every target that is loaded: where it was proved to run", about, 1
+            )
 
 
 def _event(event: Event) -> control.Event:

@@ -171,6 +171,8 @@ class AttemptRecord(Struct, eq=False):
     run: Run | None = None
     shared: int = 1
     """Requests that its run of the model answered."""
+    provenance: str = ""
+    """Where the model was proved to run."""
 
 
 class Outcome(Struct, eq=False):

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from edgeway.process import apply_settings, tune_allocator
-from gateway.config import ProcessSettings
+from gateway.config import DeviceConfig, ProcessSettings
+from gateway.device.presence import Accelerator, look
 from gateway.dispatch.launch import Inherited, WorkerTerms, default_workers, inherited, launch_all
 from gateway.lock import AlreadyRunning, hold
 from gateway.settings import ServeSettings
@@ -23,7 +24,8 @@ class StartFailed(Exception):
 def serve(settings: ServeSettings) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
     tune_allocator()
-    workers = default_workers(settings.config.workers)
+    found = find_accelerators(settings.config)
+    workers = default_workers(settings.config.workers, found)
     terms = WorkerTerms(settings.config.limits.starvation_seconds, inherited(), settings.state_dir / "cache")
     try:
         locks = take_locks(settings)
@@ -31,16 +33,32 @@ def serve(settings: ServeSettings) -> int:
         print(f"edgeway: {failed}", file=sys.stderr)
         return 1
     launched = launch_all(workers, terms)
-    refused = apply_process_settings(settings.config.process, terms.inherited)
+    told = [("accelerator-found", text(each)) for each in found]
+    told += [
+        ("setting-refused", problem) for problem in apply_process_settings(settings.config.process, terms.inherited)
+    ]
     try:
         from gateway import assembly  # here: it imports gRPC and protobuf, while the workers import their runtimes
 
-        return assembly.serve(settings, workers, terms, launched, refused)
+        return assembly.serve(settings, workers, terms, launched, told)
     finally:
         for process in launched.values():  # those that no supervisor has taken over
             process.end()
         for fd in locks:
             os.close(fd)
+
+
+def find_accelerators(config: DeviceConfig) -> list[Accelerator]:
+    """Those that a worker is started for, or would be if its library were here. None: the config names its workers."""
+    if config.workers or not config.accelerators.find:
+        return []
+    return look(config.accelerators.sysfs_root, config.accelerators.dev_root)
+
+
+def text(found: Accelerator) -> str:
+    if found.lacks:
+        return f"{found.device}: not used; its worker ({found.backend}) needs {found.lacks}"
+    return f"{found.device}: a worker of the backend {found.backend} is started for it"
 
 
 def apply_process_settings(process: ProcessSettings, given: Inherited) -> list[str]:

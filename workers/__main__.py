@@ -19,6 +19,7 @@ _MB = 1 << 20
 def main(arguments: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("--backend", help="which backend to drive, or to probe alone")
+    parser.add_argument("--list", action="store_true", help="print as JSON the names of the backends")
     parser.add_argument(
         "--probe", action="store_true", help="print as JSON what each backend could do here, and why not"
     )
@@ -28,18 +29,36 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--link-fd", type=int, help="descriptor of the SEQPACKET socket to the gateway")
     parser.add_argument("--settings", default="{}", help="JSON, as the gateway makes it of the device config")
     options = parser.parse_args(arguments)
-    if options.probe:
-        from workers.registry import probe_all
-
-        probes = probe_all(options.backend)
-        print(json.dumps([{"backend": name, "kind": kind, **asdict(probe)} for name, (kind, probe) in probes.items()]))
-        return 0
-    if options.backend is None or options.link_fd is None:
-        parser.error("--backend and --link-fd are needed; the gateway starts workers by itself")
     # ONNX Runtime 1.29 and later starts a thread as it is imported, which sends usage data to its vendor.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if options.probe or options.list:
+        return answer(options.backend, probing=options.probe)
+    if options.backend is None or options.link_fd is None:
+        parser.error("--backend and --link-fd are needed; the gateway starts workers by itself")
     begin = fork_on_demand if options.zygote else serve
     return begin(options.backend, options.link_fd, json.loads(options.settings))
+
+
+def answer(backend_name: Optional[str], probing: bool) -> int:
+    """Print the names of the backends, or what each says of this device."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries of vendors print, also from C; that must not get into the answer
+    from workers import registry
+
+    if probing:
+        probes = registry.probe_all(backend_name)
+        rows = [{"backend": name, "kind": kind, **asdict(probe)} for name, (kind, probe) in probes.items()]
+        if any(row["available"] for row in rows):
+            try:
+                import workers.service  # noqa: F401 - a worker needs it too, and protobuf with it
+            except Exception as problem:  # noqa: BLE001 - as in serve
+                from workers.unavailable import refuse
+
+                return refuse(backend_name or "", problem)
+        print(json.dumps(rows, default=str), file=out, flush=True)
+    else:
+        print(json.dumps(registry.listed()), file=out, flush=True)
+    return 0
 
 
 def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
@@ -48,11 +67,27 @@ def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
     tune_allocator(one_arena=True)
     _settle(raw)
     # Only now: an import at the priority of the gateway that started us would hold up the gateway.
-    from workers.backend import BackendError, Settings
-    from workers.registry import find
-    from workers.service import Service
+    try:
+        from workers.registry import find
+        from workers.service import Service
 
-    settings = Settings(
+        settings = _settings(backend_name, raw)
+        backend = find(backend_name)(settings)
+    except Exception as problem:  # noqa: BLE001 - an interpreter that lacks something, or anybody's backend
+        from workers.unavailable import refuse
+
+        return refuse(backend_name, problem)
+    process.limit_memory(settings.memory_limit)
+    connection = socket.socket(fileno=link_fd)
+    connection.set_inheritable(False)
+    Service(connection, backend, settings).serve()
+    return 0
+
+
+def _settings(backend_name: str, raw: Dict[str, Any]) -> Any:
+    from workers.backend import Settings
+
+    return Settings(
         name=str(raw.get("name", backend_name)),
         threads=max(1, int(raw.get("threads") or 1)),
         instances=max(1, int(raw.get("instances") or 1)),
@@ -63,16 +98,6 @@ def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
         cache=str(raw.get("cache") or ""),
         options=dict(raw.get("options") or {}),
     )
-    try:
-        backend = find(backend_name)(settings)
-    except BackendError as unavailable:
-        print(f"{backend_name}: {unavailable}", file=sys.stderr)
-        return 3
-    process.limit_memory(settings.memory_limit)
-    connection = socket.socket(fileno=link_fd)
-    connection.set_inheritable(False)
-    Service(connection, backend, settings).serve()
-    return 0
 
 
 def _settle(raw: Dict[str, Any]) -> None:
@@ -95,15 +120,16 @@ def fork_on_demand(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
     """Be the zygote of workers of this backend; exit code 3 where its runtime can't be imported."""
     process.die_with_parent(int(raw.get("parentPid", os.getppid())))
     _settle(raw)
-    from workers.backend import BackendError, Settings
-    from workers.registry import find
-    from workers.zygote import Zygote
-
     try:
+        from workers.backend import Settings
+        from workers.registry import find
+        from workers.zygote import Zygote
+
         find(backend_name)(Settings())  # imports its runtime, and makes nothing that a child could not share
-    except BackendError as unavailable:
-        print(f"zygote of {backend_name}: {unavailable}", file=sys.stderr)
-        return 3
+    except Exception as problem:  # noqa: BLE001 - as above
+        from workers.unavailable import refuse
+
+        return refuse(backend_name, problem)
     connection = socket.socket(fileno=link_fd)
     connection.set_inheritable(False)
     return Zygote(connection, serve).run()

@@ -18,11 +18,14 @@ class BackendError(Exception):
 
 
 class BackendUnavailable(BackendError):
-    """The runtime or the device is missing. The message says because of what; ``code`` is one of ``CODES``."""
+    """The runtime or the device is missing. The message says because of what; ``code`` is one of ``CODES``; ``remedy``
+    what to do about it, where it is another than the probe's.
+    """
 
-    def __init__(self, message: str, code: str = "") -> None:
+    def __init__(self, message: str, code: str = "", remedy: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.remedy = remedy
 
 
 class ModelRejected(BackendError):
@@ -96,7 +99,20 @@ NO_PERMISSION = "no-permission"
 DEVICE_BUSY = "device-busy"
 UNSUPPORTED = "unsupported"
 """Not for this operating system or processor."""
-CODES = (MISSING_LIBRARY, MISSING_DEVICE, WRONG_DRIVER, NO_PERMISSION, DEVICE_BUSY, UNSUPPORTED)
+BROKEN = "broken"
+"""Code of the backend or its runtime crashes, hangs or raises what it should not."""
+MISCONFIGURED = "misconfigured"
+"""What the device config says of it makes no sense."""
+CODES = (
+    MISSING_LIBRARY,
+    MISSING_DEVICE,
+    WRONG_DRIVER,
+    NO_PERMISSION,
+    DEVICE_BUSY,
+    UNSUPPORTED,
+    BROKEN,
+    MISCONFIGURED,
+)
 
 
 @dataclass(frozen=True)

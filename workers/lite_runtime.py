@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.metadata
 import threading
@@ -17,6 +18,7 @@ from workers.backend import (
     BackendUnavailable,
     Bound,
     Cancellation,
+    DeviceFault,
     InvalidInput,
     ModelRejected,
     ModelTooLarge,
@@ -63,6 +65,8 @@ _REMEMBERING = frozenset(
 _ERRORS = (ValueError, RuntimeError, MemoryError)
 """What LiteRT raises; it has no classes of its own."""
 _DELEGATED = "DELEGATE"
+_TOO_LARGE = ("bad_alloc", "allocate memory", "failed to create XNNPACK runtime")
+"""What LiteRT says where memory was refused. XNNPACK says no more: what it can't compute it has refused before."""
 
 Fault = Callable[[Exception], BackendError]
 """What the backend makes of an error of a run."""
@@ -91,6 +95,7 @@ class LiteRuntime:
             OSError: the library can't be loaded.
             ValueError: it found no device, or may not use it.
         """
+        ctypes.CDLL(library)  # where this fails, LiteRT would leave a delegate that can't be deleted
         return self._library.load_delegate(library, dict(options))
 
     def interpreter(self, content: bytes, threads: int, delegates: Sequence[Any] = ()) -> Any:
@@ -178,6 +183,8 @@ class LiteModel:
         try:
             try:
                 interpreter = self._ready(arrays)
+            except BackendUnavailable as gone:  # what was there when the model was loaded
+                raise DeviceFault(str(gone)) from gone
             except _ERRORS as failed:
                 raise self._fault(failed) from failed
             try:
@@ -268,7 +275,14 @@ class _Interpreter:
     def output(self, name: str) -> Tensor:
         """A result, in memory of its own."""
         place, datatype = self._results[name]
-        array = self.lite.get_tensor(place)
+        try:
+            array = self.lite.get_tensor(place)
+        except ValueError:  # before 2.2: of a tensor without elements
+            details = {int(detail["index"]): detail for detail in self.lite.get_output_details()}
+            shape = tuple(int(size) for size in details[place]["shape"])
+            if 0 not in shape:
+                raise
+            return Tensor(datatype, shape, memoryview(b""))
         if datatype == "BYTES":
             return Tensor(datatype, array.shape, memoryview(encode_bytes(array.reshape(-1).tolist())))
         if array.size and array.flags.c_contiguous:
@@ -309,7 +323,7 @@ def on_the_cpu(operations: Sequence[str]) -> str:
     """What to say of a model that nobody but the CPU runs."""
     parts = operations.count(_DELEGATED)
     nodes = len(operations) - parts
-    with_xnnpack = f", {parts} part{'s' if parts != 1 else ''} of it by XNNPACK" if parts else ""
+    with_xnnpack = f" (XNNPACK: {parts} part{'s' if parts != 1 else ''})" if parts else ""
     return f"{nodes} of {nodes} nodes on the CPU{with_xnnpack}"
 
 
@@ -321,7 +335,7 @@ def run_failed(failed: Exception) -> BackendError:
 def rejection(refused: Exception) -> BackendError:
     """Why a file was not loaded."""
     text = text_of(refused)
-    if isinstance(refused, MemoryError) or "bad_alloc" in text or "allocate memory" in text:
+    if isinstance(refused, MemoryError) or any(word in text for word in _TOO_LARGE):
         return ModelTooLarge(text)
     return ModelRejected(text)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from workers.backend import Backend, BackendUnavailable, Probe
+from workers.backend import UNSUPPORTED, Backend, BackendUnavailable, Probe
 
 GROUP = "edgeway.backends"
 BUILT_IN = {
     "coreml": "workers.backends.coreml:CoreMlBackend",
     "cpu": "workers.backends.cpu:CpuBackend",
+    "edgetpu": "workers.backends.edgetpu:EdgeTpuBackend",
     "litert": "workers.backends.litert:LiteRtBackend",
     "openvino": "workers.backends.openvino:OpenVinoBackend",
     "qnn": "workers.backends.qnn:QnnBackend",
@@ -18,7 +19,7 @@ BUILT_IN = {
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
-NOT_YET = ("edgetpu", "remote", "tensorrt")
+NOT_YET = ("remote", "tensorrt")
 """Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
 
 
@@ -26,7 +27,10 @@ def names() -> Dict[str, str]:
     """Backend name -> ``module:class``, nothing imported yet."""
     from importlib.metadata import entry_points  # here: 20 ms that a worker with a built-in backend does not need
 
-    found = entry_points()
+    try:
+        found: Any = entry_points()
+    except Exception:  # noqa: BLE001 - some distribution's metadata is damaged: what is built in is there all the same
+        return dict(BUILT_IN)
     added = found.select(group=GROUP) if hasattr(found, "select") else found.get(GROUP, ())
     return {**{entry.name: entry.value for entry in added}, **BUILT_IN}
 
@@ -39,12 +43,21 @@ def find(name: str) -> Any:
     """
     where = BUILT_IN.get(name) or names().get(name)
     if where is None:
-        raise BackendUnavailable(f"no backend is called {name}; there are: {', '.join(sorted(names()))}")
+        reason = f"no backend is called {name}; there are: {', '.join(sorted(names()))}"
+        raise BackendUnavailable(reason, UNSUPPORTED, "install a distribution that adds it, or name another")
     module, _, attribute = where.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as broken:
-        raise BackendUnavailable(f"{where} can't be imported: {broken}") from broken
+    except Exception as broken:  # a module of somebody else's, which may raise anything
+        from workers.unavailable import explain
+
+        why = explain(broken)
+        raise BackendUnavailable(f"{where} can't be imported: {why}", why.code, why.remedy) from broken
+
+
+def listed() -> List[str]:
+    """Names of all backends that there are or that manifests may name."""
+    return sorted({*names(), *NOT_YET})
 
 
 def probe_all(only: Optional[str] = None) -> Dict[str, Tuple[str, Probe]]:
@@ -56,7 +69,7 @@ def probe_all(only: Optional[str] = None) -> Dict[str, Tuple[str, Probe]]:
             remedy = (
                 "list cpu among the targets, which serves meanwhile, or install a distribution that adds the backend"
             )
-            found[name] = kind, Probe(False, "this version has no backend of that name", remedy)
+            found[name] = kind, Probe(False, "this version has no backend of that name", remedy, code=UNSUPPORTED)
     return found
 
 
@@ -64,5 +77,12 @@ def _probe(name: str) -> Tuple[str, Probe]:
     try:
         backend: Backend = find(name)
     except BackendUnavailable as unavailable:
-        return "unknown", Probe(False, str(unavailable), "reinstall the distribution that provides it")
-    return backend.kind, backend.probe()
+        remedy = unavailable.remedy or "reinstall the distribution that provides it"
+        return "unknown", Probe(False, str(unavailable), remedy, code=unavailable.code)
+    try:
+        return backend.kind, backend.probe()
+    except Exception as problem:  # noqa: BLE001 - it may be anybody's, and one that fails must not hide the others
+        from workers.unavailable import explain
+
+        why = explain(problem)
+        return str(getattr(backend, "kind", "unknown")), Probe(False, str(why), why.remedy, code=why.code)

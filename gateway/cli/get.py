@@ -56,6 +56,7 @@ _ACCELERATOR_COLUMNS: Columns = [
     ("RESTARTS", "restarts"),
     ("IN FLIGHT", "inFlight"),
     ("QUEUED", "queueDepth"),
+    ("CODE", "code"),
     ("REASON", "reason"),
 ]
 _EVENT_COLUMNS: Columns = [
@@ -200,6 +201,8 @@ def _accelerators(gateway: Control, name: str, form: str) -> None:
             "pid": worker.pid or None,
             "state": worker.state,
             "reason": worker.reason,
+            "code": worker.code,
+            "remedy": worker.remedy,
             "since": stamp(worker.since),
             "band": worker.band,
             "temperatureC": round(worker.temperature_c, 1) if worker.HasField("temperature_c") else None,

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any
 
 import msgspec
 
-from edgeway.process import realtime_priority
+from edgeway.process import UNAVAILABLE, realtime_priority
 from gateway.config import WorkerConfig
+from gateway.device.presence import Accelerator
 
 _ONE_THREAD = {
     # Each keeps a library from starting threads when it is imported: a process with threads can't be forked.
@@ -73,7 +75,18 @@ class Launched:
             self.process.stderr.close()
 
 
-PROGRAM = ("-c", "import runpy, sys; del sys.path[0]; runpy.run_module('workers', run_name='__main__', alter_sys=True)")
+_OLDEST = (3, 9)
+_TOO_OLD = {
+    "code": "unsupported",
+    "reason": "its interpreter is Python %d.%d; workers need 3.9 or newer",
+    "remedy": "name a newer one under workers[].python",
+}
+PROGRAM = (
+    "-c",
+    f"import sys; del sys.path[0]; sys.version_info < {_OLDEST} and "
+    f"sys.exit({UNAVAILABLE + json.dumps(_TOO_OLD)!r} % sys.version_info[:2]); "  # any Python can read this
+    "import runpy; runpy.run_module('workers', run_name='__main__', alter_sys=True)",
+)
 """``python -m workers``, but for the current folder: where one called ``workers`` lies there, it must not be run."""
 
 
@@ -132,8 +145,7 @@ def _launch(
     arguments: Sequence[str], settings: Mapping[str, Any], python: str | None, env: Mapping[str, str]
 ) -> Launched:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    environment = {**os.environ, **env, "PYTHONPATH": os.pathsep.join(source_roots())}
-    environment.pop("NOTIFY_SOCKET", None)  # only the gateway speaks to systemd
+    environment = environment_of(env)
     told = json.dumps({**settings, "parentPid": os.getpid()})
     try:
         process = subprocess.Popen(
@@ -160,6 +172,13 @@ def _launch(
     return Launched(process, ours, time.monotonic())
 
 
+def environment_of(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a process that runs ``PROGRAM``: ours, the worker's own, and where its code lies."""
+    environment = {**os.environ, **env, "PYTHONPATH": os.pathsep.join(source_roots())}
+    environment.pop("NOTIFY_SOCKET", None)  # only the gateway speaks to systemd
+    return environment
+
+
 def instances_of(config: WorkerConfig, given: Inherited) -> int:
     """Runs at a time: as configured, else 2 for the CPU where there are two cores or more, else 1."""
     if config.instances is not None:
@@ -167,9 +186,18 @@ def instances_of(config: WorkerConfig, given: Inherited) -> int:
     return 2 if config.backend == "cpu" and len(given.cpus) >= 2 else 1
 
 
-def default_workers(configs: Sequence[WorkerConfig]) -> list[WorkerConfig]:
-    """The configured workers, and always one for the CPU."""
+def default_workers(configs: Sequence[WorkerConfig], found: Sequence[Accelerator] = ()) -> list[WorkerConfig]:
+    """The configured workers; where there are none, one for each accelerator that can be used; and always one for the
+    CPU.
+    """
     workers = list(configs)
+    if not workers:
+        names: Counter[str] = Counter()
+        for each in found:
+            if not each.lacks:
+                names[each.backend] += 1
+                name = each.backend if names[each.backend] == 1 else f"{each.backend}-{names[each.backend]}"
+                workers.append(WorkerConfig(name, each.backend, options=dict(each.options)))
     if not any(config.backend == "cpu" for config in workers):
         taken = {config.name for config in workers}
         name = next(name for name in ("cpu", "cpu-path", "cpu-path-2") if name not in taken)

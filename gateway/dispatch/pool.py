@@ -63,10 +63,13 @@ class Worker:
         self.name = config.name
         self.backend = config.backend
         self.hang_seconds = config.hang_seconds or HANG_SECONDS.get(config.backend, ACCELERATOR_HANG_SECONDS)
-        self.kind = "cpu" if config.backend == "cpu" else "hardware"
+        self.kind = "cpu" if config.backend == "cpu" else "unknown"
         self.instances = instances
         self.state = "unknown"
         self.reason = "starting"
+        self.code = ""
+        """Kind of the reason, where the backend can't work here: missing-library, missing-device, ..."""
+        self.remedy = ""
         self.since = time.time()
         self.pid = 0
         self.restarts = 0
@@ -188,15 +191,16 @@ class Worker:
         self.instances = max(1, hello.instances)
         self.in_flight, self._ahead, self._backlog = 0, [0.0] * 10, 0.0
         self._loading.clear()
-        self._lost, self.answered = "", False
+        self._lost, self.code, self.remedy, self.answered = "", "", "", False
         self._assess()
         self.introduced.set()
         for handle, wanted in self._wanted.items():
             if not wanted.target.barred:
                 self._load(handle, wanted, background=False)  # what it had is missing now
 
-    def detach(self, reason: str) -> None:
-        """The process is gone, or never came."""
+    def detach(self, reason: str, code: str = "", remedy: str = "") -> None:
+        """The process is gone, or never came. ``code`` and ``remedy`` where its backend can't work here."""
+        self.code, self.remedy = code, remedy
         self.link = None
         self.pid = 0
         for wanted in self._wanted.values():

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from edgeway.v1 import worker_pb2
 from gateway.dispatch.launch import Launched, WorkerTerms, launch_worker
 from gateway.dispatch.link import Link
 from gateway.dispatch.pool import Worker
+from gateway.dispatch.refusal import MISSING_INTERPRETER, no_interpreter, refused
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
@@ -28,7 +30,7 @@ START_LIMIT = 60.0
 """Seconds from the start of the process to its Hello; vendor runtimes take long to import."""
 STOP_LIMIT = 2.0
 """Seconds that a worker gets to end by itself."""
-_LONGEST_LINE = 2000
+_LONGEST_LINE = 8000
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class Supervisor:
         self._stopping = False
         self._keeper: asyncio.Task[None] | None = None
         self._last_line = ""
+        self._refusal: dict[str, str] | None = None
+        """Code, reason and remedy, where the process said that its backend can't work here."""
         self._first_start = 0.0
         self._launched: Launched | None = None
 
@@ -87,7 +91,7 @@ class Supervisor:
             served = ready_at is not None and loop.time() - ready_at >= SERVED and self._worker.answered
             deaths = 0 if served else deaths + 1
             delay = restart_delay(deaths - 1 if ready_at is not None else deaths)
-            if deaths >= CRASH_LOOP:
+            if deaths >= CRASH_LOOP and not self._worker.code:  # a device that is missing is no crash
                 self._tell_crash_loop(deaths, delay)
             self._worker.restarts += 1
             await asyncio.sleep(delay)
@@ -103,13 +107,15 @@ class Supervisor:
         """Run one process to its end. Returns when it became ready, None if it never did."""
         loop = asyncio.get_running_loop()
         launched, self._launched = self._launched, None
+        self._refusal, self._last_line = None, ""
         try:
             launched = launched or launch_worker(self._worker.config, self._terms, self._first_start)
         except OSError as failed:
-            self._worker.detach(f"can't start: {failed}")
+            python = self._worker.config.python or sys.executable
+            self._unavailable(MISSING_INTERPRETER, *no_interpreter(python, failed))
             return None
         self._process = process = launched.process
-        self._follow_stderr(process)
+        hear_out = self._follow_stderr(process)
         self._worker.pid = process.pid
         hello: asyncio.Future[None] = loop.create_future()
         closed: asyncio.Future[str] = loop.create_future()
@@ -141,11 +147,22 @@ class Supervisor:
                 await self._end(process, died)
             process.wait()
             self._process = None
-            why = self._obituary(process.returncode, ready_at is not None, closed)
-            self._worker.detach(why)
-            if not self._stopping:
-                self._emit("worker-died", why, worker=self._worker.name)
+            hear_out()
+            if self._refusal is not None and ready_at is None and not self._stopping:
+                self._unavailable(**self._refusal)
+            else:
+                why = self._obituary(process.returncode, ready_at is not None, closed)
+                self._worker.detach(why)
+                if not self._stopping:
+                    self._emit("worker-died", why, worker=self._worker.name)
         return ready_at
+
+    def _unavailable(self, code: str, reason: str, remedy: str) -> None:
+        """Its backend can't work here, at present: told once, and tried again, because a device may be plugged in."""
+        known = self._worker.code == code and self._worker.reason == reason
+        self._worker.detach(reason, code, remedy)
+        if not known:
+            self._emit("worker-unavailable", f"{reason} ({code}); {remedy}", worker=self._worker.name)
 
     async def _end(self, process: subprocess.Popen[bytes], died: asyncio.Future[None]) -> None:
         """The link is gone but the process is not: it may be ending by itself, or it never will."""
@@ -171,25 +188,31 @@ class Supervisor:
         loop.add_reader(pidfd, ended)
         return died
 
-    def _follow_stderr(self, process: subprocess.Popen[bytes]) -> None:
-        """Log what the worker says, line by line; the last line explains its death."""
+    def _follow_stderr(self, process: subprocess.Popen[bytes]) -> Callable[[], None]:
+        """Log what the worker says, line by line; the last line explains its death.
+
+        Returns:
+            what reads the rest, for when the process has ended.
+        """
         loop = asyncio.get_running_loop()
         assert process.stderr is not None
         pipe = process.stderr
         os.set_blocking(pipe.fileno(), False)
         rest = b""
 
-        def readable() -> None:
+        def readable() -> bool:
             nonlocal rest
             try:
                 chunk = os.read(pipe.fileno(), 65536)
             except BlockingIOError:
-                return
+                return False
             lines = (rest + chunk).split(b"\n")
             rest = b"" if not chunk else lines.pop()[:_LONGEST_LINE]
             for line in lines:
                 text = line[:_LONGEST_LINE].decode("utf-8", "replace").strip()
-                if text.startswith(SETTING_REFUSED):
+                if (refusal := refused(text)) is not None:
+                    self._refusal = refusal
+                elif text.startswith(SETTING_REFUSED):
                     self._emit("setting-refused", text.removeprefix(SETTING_REFUSED), worker=self._worker.name)
                 elif text:
                     self._last_line = text
@@ -197,8 +220,14 @@ class Supervisor:
             if not chunk:
                 loop.remove_reader(pipe.fileno())
                 pipe.close()
+            return bool(chunk)
+
+        def hear_out() -> None:
+            while not pipe.closed and readable():
+                pass
 
         loop.add_reader(pipe.fileno(), readable)
+        return hear_out
 
     def _obituary(self, returncode: int | None, was_ready: bool, closed: asyncio.Future[str]) -> str:
         if self._stopping:

@@ -178,7 +178,14 @@ class _Walk(Struct, eq=False):
         expected = half / target.shared  # its part of the worker's time, where it shares a run with others
         wait = worker.expected_wait(priority, now)
         start_by = self._start_by(wait)
-        record = AttemptRecord(worker.name, worker.backend, target.kind or worker.kind, now, worker_pid=worker.pid)
+        record = AttemptRecord(
+            worker.name,
+            worker.backend,
+            target.kind or worker.kind,
+            now,
+            worker_pid=worker.pid,
+            provenance=target.provenance,
+        )
         self.outcome.attempts.append(record)
         try:
             link = worker.link or worker.require_link()

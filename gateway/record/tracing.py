@@ -84,7 +84,14 @@ class Tracing:
         inside = set_span_in_context(server)
         for attempt in outcome.attempts:
             span = self._start(self._gateway, "edgeway.attempt", inside, attempt.started + offset, SpanKind.INTERNAL)
-            span.set_attributes({"edgeway.target": attempt.target, "edgeway.accelerator": attempt.accelerator})
+            span.set_attributes(
+                {
+                    "edgeway.target": attempt.target,
+                    "edgeway.accelerator": attempt.accelerator,
+                    "edgeway.kind": attempt.kind,
+                    "edgeway.provenance": attempt.provenance,
+                }
+            )
             if attempt.error:
                 span.set_attribute("edgeway.reason", attempt.reason)
                 span.set_status(Status(StatusCode.ERROR, attempt.error))
@@ -137,6 +144,7 @@ def _attributes(outcome: Outcome) -> dict[str, Any]:
         "edgeway.target": outcome.target,
         "edgeway.accelerator": outcome.accelerator,
         "edgeway.kind": outcome.kind,
+        "edgeway.provenance": outcome.served.provenance if outcome.served is not None else "",
         "edgeway.degraded": outcome.degraded,
         "edgeway.reason": outcome.reason,
         "edgeway.budget_ms": outcome.budget * 1e3,

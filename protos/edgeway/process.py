@@ -18,6 +18,8 @@ STEPS_BACK = 10
 """Of nice: beside others that want the same core, such a thread gets about a tenth of it."""
 SETTING_REFUSED = "setting refused: "
 """How a worker begins the line with which it says so."""
+UNAVAILABLE = "unavailable: "
+"""How a worker that can't start begins the line that says why: JSON with code, reason and remedy follow."""
 
 
 class SettingRefused(Exception):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from benchmarks.harness import Gateway, identity, scratch, wait_for
+from benchmarks.harness import Gateway, identity, scratch, slow, wait_for
 from tests.backends.nets import frames, net, quantised
 from tests.backends.served import SETTLED, Served
 from workers import device_files
@@ -110,6 +110,15 @@ def test_operators_that_openvino_lacks_are_named_and_the_cpu_serves(vino: Served
     assert "only 0 of 1 nodes on OpenVINOExecutionProvider; it would run on the CPU: Identity" in refused["reason"]
     _, answer = vino.ask("text", np.array(["a"], dtype=object))
     assert answer.served_by == "cpu"
+
+
+def test_a_graph_that_openvino_refuses_is_refused_in_its_words_alone(vino: Served):
+    vino.deploy("loop", slow(2).SerializeToString())
+    refused = vino.target("loop")
+    assert refused["state"] == "lost"
+    assert "OpenVINO does not support" in refused["reason"]
+    assert ".cpp" not in refused["reason"].partition("Check")[0]
+    assert "\n" not in refused["reason"]
 
 
 def test_a_device_that_is_not_there_makes_the_worker_unavailable_because_of_that(vino: Served):

@@ -44,6 +44,7 @@ SHORT = {
     "faults": ["--calls", "100"],
     "third_party": [],
     "load_cycles": ["--cycles", "100", "--leaky", "40"],
+    "doctor": ["--only", "config"],
 }
 
 

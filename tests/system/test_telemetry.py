@@ -71,6 +71,10 @@ def test_one_trace_joins_the_caller_the_gateway_and_the_worker(folder, gateway_i
         "OK",
     )
     assert (facts["edgeway.model"], facts["edgeway.version"], facts["edgeway.target"]) == ("m", "1", "cpu")
+    for span in (server, attempt):  # where it ran, and how that was proved
+        facts = attributes(span)
+        assert facts["edgeway.kind"] == "cpu"
+        assert "CPUExecutionProvider" in facts["edgeway.provenance"]
 
 
 def test_a_fallback_is_one_trace_with_the_skipped_target_and_both_attempts(folder, gateway_in, collector):
@@ -157,4 +161,6 @@ def test_the_metrics_endpoint_counts_requests_fallbacks_misses_and_restarts(fold
     assert figures["edgeway_attempts_total", "", "cpu"] == 7
     assert figures["edgeway_worker_restarts_total", "cpu", "cpu", "cpu"] == 0
     assert any(key[0] == "edgeway_model_info" and "m" in key for key in figures)
+    (target,) = (key for key in figures if key[0] == "edgeway_target_info")
+    assert {"m", "cpu", "all nodes on CPUExecutionProvider"} < set(target)
     assert not any("nobody" in key for key in figures)  # names that nobody serves make no series

@@ -17,6 +17,8 @@ from workers.backend import (
     WRONG_DRIVER,
     BackendUnavailable,
     Heat,
+    ModelRejected,
+    NotOnDevice,
     Probe,
     Settings,
 )
@@ -113,7 +115,12 @@ class OpenVinoBackend:
             made.graph_optimization_level = self._runtime.ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             return made
 
-        model = load_on(self._proof, self._runtime, content, options, [(PROVIDER, self._told)], external)
+        try:
+            model = load_on(self._proof, self._runtime, content, options, [(PROVIDER, self._told)], external)
+        except NotOnDevice:
+            raise
+        except ModelRejected as refused:
+            raise ModelRejected(_readable(str(refused))) from refused
         model.provenance = f"{model.provenance}, device {self._device}"
         return model
 
@@ -202,6 +209,11 @@ def _why(device: str) -> str:
             "onnxruntime-openvino is installed; there is no GPU or NPU of Intel's that it could use, so it is the CPU"
         )
     return f"there is an Intel {device}, and OpenVINO finds it"
+
+
+def _readable(text: str) -> str:
+    """OpenVINO's own words, without the C++ that they passed through."""
+    return " ".join(text.rpartition("[OpenVINO-EP] ")[2].split())
 
 
 def _remedy(code: str) -> str:

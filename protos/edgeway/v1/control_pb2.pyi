@@ -203,7 +203,7 @@ class GetTargetsResponse(_message.Message):
     def __init__(self, targets: _Optional[_Iterable[_Union[TargetStatus, _Mapping]]] = ...) -> None: ...
 
 class AcceleratorStatus(_message.Message):
-    __slots__ = ("worker", "backend", "kind", "pid", "state", "reason", "since", "band", "temperature_c", "restarts", "in_flight", "queue_depth", "device", "runtime", "sheds", "forecast", "distrusted", "throttled")
+    __slots__ = ("worker", "backend", "kind", "pid", "state", "reason", "since", "band", "temperature_c", "restarts", "in_flight", "queue_depth", "device", "runtime", "sheds", "forecast", "distrusted", "throttled", "code", "remedy")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -222,6 +222,8 @@ class AcceleratorStatus(_message.Message):
     FORECAST_FIELD_NUMBER: _ClassVar[int]
     DISTRUSTED_FIELD_NUMBER: _ClassVar[int]
     THROTTLED_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
     worker: str
     backend: str
     kind: str
@@ -240,7 +242,9 @@ class AcceleratorStatus(_message.Message):
     forecast: str
     distrusted: str
     throttled: bool
-    def __init__(self, worker: _Optional[str] = ..., backend: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since: _Optional[float] = ..., band: _Optional[str] = ..., temperature_c: _Optional[float] = ..., restarts: _Optional[int] = ..., in_flight: _Optional[int] = ..., queue_depth: _Optional[int] = ..., device: _Optional[str] = ..., runtime: _Optional[str] = ..., sheds: _Optional[str] = ..., forecast: _Optional[str] = ..., distrusted: _Optional[str] = ..., throttled: bool = ...) -> None: ...
+    code: str
+    remedy: str
+    def __init__(self, worker: _Optional[str] = ..., backend: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since: _Optional[float] = ..., band: _Optional[str] = ..., temperature_c: _Optional[float] = ..., restarts: _Optional[int] = ..., in_flight: _Optional[int] = ..., queue_depth: _Optional[int] = ..., device: _Optional[str] = ..., runtime: _Optional[str] = ..., sheds: _Optional[str] = ..., forecast: _Optional[str] = ..., distrusted: _Optional[str] = ..., throttled: bool = ..., code: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
 
 class GetAcceleratorsResponse(_message.Message):
     __slots__ = ("accelerators",)
