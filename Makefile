@@ -118,6 +118,9 @@ show-bad-input: $(DEV)  ## bad requests: codes, messages, nobody falls
 show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by the gateway, hostile clients (2 min)
 	@$(BIN)/python -m benchmarks.show.shared_memory
 
+show-npu-trap: $(DEV)  ## QNN listed first while the CPU computes: here it is unavailable, because ... (after make runtimes)
+	@$(BIN)/python -m benchmarks.show.npu_trap
+
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 

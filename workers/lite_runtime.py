@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import importlib
 import importlib.metadata
@@ -64,6 +65,13 @@ _REMEMBERING = frozenset(
 """Operations that leave something behind for the next run."""
 _ERRORS = (ValueError, RuntimeError, MemoryError)
 """What LiteRT raises; it has no classes of its own."""
+_UNIMPORTABLE = (ImportError, OSError, AttributeError, RuntimeError, SystemError, TypeError, ValueError)
+"""What an import raises where the package is missing, or does not fit to its numpy or protobuf."""
+_SMALLEST = (
+    "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAAUAAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAMAAAA"
+    "EAAAABAAAAAQAAAAEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+)
+"""A file without tensors and operations."""
 _DELEGATED = "DELEGATE"
 _TOO_LARGE = ("bad_alloc", "allocate memory", "failed to create XNNPACK runtime")
 """What LiteRT says where memory was refused. XNNPACK says no more: what it can't compute it has refused before."""
@@ -81,8 +89,9 @@ class LiteRuntime:
         for module, package in PACKAGES:
             try:
                 self._library: Any = importlib.import_module(f"{module}.interpreter")
-            except ImportError as missing:
-                reasons.append(f"{package} can't be imported: {missing}")
+                _try_out(self._library)
+            except _UNIMPORTABLE as missing:
+                reasons.append(f"{package} can't be used: {text_of(missing.__cause__ or missing)}")
                 continue
             self.version = f"{package} {_version(package)}"
             return
@@ -343,6 +352,11 @@ def rejection(refused: Exception) -> BackendError:
 def text_of(error: BaseException) -> str:
     """LiteRT's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _try_out(library: Any) -> None:
+    """A build for numpy 1 can be imported beside numpy 2, but makes no interpreter. Raises one of _UNIMPORTABLE."""
+    library.Interpreter(model_content=base64.b64decode(_SMALLEST))
 
 
 def _operations(lite: Any) -> List[str]:

@@ -31,6 +31,7 @@ SHORT = {
     "shared_memory": ["--only", "safety", "--count", "200"],
     "model_files": [],
     "disk_faults": ["--every", "9"],
+    "npu_trap": [],
     "power_cuts": ["--cuts", "4", "--controls", "1"],
     "fetch": ["--mb", "10", "--cuts", "6"],
     "batching": ["--rounds", "1", "--seconds", "1.5"],

@@ -260,8 +260,8 @@ def test_without_a_library_both_are_named(monkeypatch):
     monkeypatch.setattr(lite_runtime, "PACKAGES", (("no_such_litert", "no-litert"), ("no_such_tflite", "no-tflite")))
     probe = LiteRtBackend.probe()
     assert (probe.available, probe.code) == (False, MISSING_LIBRARY)
-    assert "no-litert can't be imported" in probe.reason
-    assert "no-tflite can't be imported" in probe.reason
+    assert "no-litert can't be used" in probe.reason
+    assert "no-tflite can't be used" in probe.reason
     assert "pip install" in probe.remedy
     with pytest.raises(BackendUnavailable):
         LiteRtBackend(Settings("litert"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from workers.backend import (
     Probe,
     Settings,
 )
+from workers.device_files import usable_folder
 from workers.onnx_runtime import OnnxModel, OnnxRuntime
 from workers.placement import MIN_SHARE, OnDevice, load_on, read_min_share
 
@@ -112,8 +112,7 @@ def provider_options(options: Options, cache: str) -> Dict[str, str]:
         "RequireStaticInputShapes": "0",
         "EnableOnSubgraphs": "0",
     }
-    if cache:
-        os.makedirs(cache, mode=0o700, exist_ok=True)
+    if cache and usable_folder(cache):
         told["ModelCacheDirectory"] = cache
     return told
 

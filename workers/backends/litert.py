@@ -17,7 +17,7 @@ class LiteRtBackend:
     formats: Sequence[str] = (".tflite",)
     datatypes: Sequence[str] = DATATYPES
     open_sizes = True
-    empty_tensors = False
+    empty_tensors = True
     can_cancel = False
 
     def __init__(self, settings: Settings) -> None:
