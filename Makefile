@@ -160,6 +160,18 @@ show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 show-hot-path: $(DEV)  ## 64 B to 4.9 MB and the hop to a worker, against bare gRPC, direct and a thread (2 min)
 	@$(BIN)/python -m benchmarks.bench small frame image large hop
 
+show-third-party: $(DEV)  ## a backend of a package of its own: found by doctor, serves, holds the contract
+	@$(BIN)/python -m benchmarks.show.third_party
+
+show-load-cycles: $(DEV)  ## a model loaded and unloaded 1,000 times: memory as after the tenth; a planted leak is seen (5 min)
+	@$(BIN)/python -m benchmarks.show.load_cycles
+
+show-public-models: $(DEV)  ## ONNX and .tflite models of public packages: as from the runtime alone, to the bit (downloads 34 MB)
+	@$(BIN)/python -m benchmarks.show.public_models
+
+show-runtimes: $(DEV)  ## one deployment on cpu, litert, openvino and the QNN emulator: they agree; killed, none fails (5 min)
+	@$(BIN)/python -m benchmarks.show.runtimes
+
 show-wake-words: $(DEV)  ## models that remember, of a public package: as from the runtime alone, to the bit (downloads 2 MB)
 	@$(BIN)/python -m benchmarks.show.wake_words
 

@@ -255,7 +255,14 @@ class Backend(Protocol):
     """hardware, emulator, cpu or simulated: what every answer says of who computed it."""
     formats: Sequence[str]
     """Suffixes of the files it loads, best first."""
+    datatypes: Sequence[str]
+    """Those that inputs and outputs of its models may have. A model with others may be refused."""
+    open_sizes: bool
+    """Whether models may leave sizes to the request. Otherwise such a model may be refused."""
+    empty_tensors: bool
+    """Whether a size may be 0. Otherwise such a model, or such a run, may fail."""
     can_cancel: bool
+    """Whether a run that has begun can be ended."""
     runtime: str
     device: str
 

@@ -73,6 +73,7 @@ class Service:
         self._spin = Spin(connection, settings.spin_seconds)
         self._upkeep = Upkeep()
         self._answered = 0
+        self._unloaded = 0
         self._sending = threading.Lock()
         self._slots = Slots()
         self._regions = Regions()
@@ -557,6 +558,7 @@ class Service:
 
     def _closed(self, model: LoadedModel) -> None:
         self._forms.forget_model(model.handle)
+        self._unloaded += 1
         gc.collect()
         self._control(worker_pb2.ToGateway(unloaded=worker_pb2.Unloaded(model=model.handle)))
 
@@ -600,7 +602,8 @@ class Service:
                 told = now
                 self._tell_of_loads()
             self._relieve()
-            self._upkeep.step(now, self._schedule.taken + len(self._schedule), self._answered)
+            # A model that went leaves free memory, as a request does.
+            self._upkeep.step(now, self._schedule.taken + len(self._schedule), self._answered + self._unloaded)
             pause.wait(REPORT_SECONDS)
 
     def _tell_of_loads(self) -> None:

@@ -45,6 +45,8 @@ SHORT = {
     "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
     "faults": ["--calls", "100"],
     "remote": ["--only", "edgeway", "--kills", "1", "--no-control"],
+    "third_party": [],
+    "load_cycles": ["--cycles", "100", "--leaky", "40"],
     "doctor": ["--only", "config"],
 }
 

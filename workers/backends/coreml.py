@@ -47,6 +47,9 @@ class CoreMlBackend:
     name = "coreml"
     kind = "hardware"
     formats: Sequence[str] = (".onnx",)
+    datatypes: Sequence[str] = ("FP32", "FP16")
+    open_sizes = False
+    empty_tensors = False
     can_cancel = False
     """What Core ML has of a graph is one node, and ONNX Runtime looks between nodes whether a run is still wanted."""
 

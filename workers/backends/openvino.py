@@ -77,6 +77,11 @@ class OpenVinoBackend:
     name = "openvino"
     kind = "cpu" if best_device() == CPU else "hardware"
     formats: Sequence[str] = (".onnx",)
+    datatypes: Sequence[str] = (
+        *("BOOL", "UINT8", "UINT16", "UINT32", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32"),
+    )
+    open_sizes = True
+    empty_tensors = True
     can_cancel = False
     """The whole graph is one node, and ONNX Runtime looks between nodes whether a run is still wanted."""
 

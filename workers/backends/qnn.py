@@ -86,6 +86,10 @@ class QnnBackend:
     name = "qnn"
     kind = "emulator" if platform.machine() in _EMULATED else "hardware"
     formats: Sequence[str] = (".onnx",)
+    datatypes: Sequence[str] = ("BOOL", "UINT32", "INT32", "INT64", "FP16", "FP32")
+    """Narrower integers are computed in, but can't be passed on as they are."""
+    open_sizes = False
+    empty_tensors = False
     can_cancel = False
     """The whole graph is one node, and ONNX Runtime looks between nodes whether a run is still wanted: a run of 21 s
     that was to end after 0.3 went on to its end.
