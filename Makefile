@@ -118,6 +118,12 @@ show-bad-input: $(DEV)  ## bad requests: codes, messages, nobody falls
 show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by the gateway, hostile clients (2 min)
 	@$(BIN)/python -m benchmarks.show.shared_memory
 
+show-gpu-trap: $(DEV)  ## TensorRT or CUDA missing: onnxruntime runs on the CPU unseen, here it is unavailable, because ...
+	@$(BIN)/python -m benchmarks.show.gpu_trap
+
+show-npu-trap: $(DEV)  ## QNN listed first while the CPU computes: here it is unavailable, because ... (after make runtimes)
+	@$(BIN)/python -m benchmarks.show.npu_trap
+
 show-model-files: $(DEV)  ## wrong model files are refused, the version before serves
 	@$(BIN)/python -m benchmarks.show.model_files
 
@@ -129,6 +135,9 @@ show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename fails: the ve
 
 show-power-cuts: $(DEV)  ## 100 power cuts while versions are installed, promoted, rolled back; as root (3 min)
 	@$(BIN)/python -m benchmarks.show.power_cuts
+
+show-remote: $(DEV)  ## remote targets killed and stopped mid-traffic: a second Edgeway, and Triton (after make peers-env)
+	@$(BIN)/python -m benchmarks.show.remote
 
 show-split: $(DEV)  ## shares exact in every hundred, 10,000 keys that move only where they must (2 min)
 	@$(BIN)/python -m benchmarks.show.split
@@ -150,6 +159,18 @@ show-overhead: $(DEV)  ## what the gateway adds to bare Python gRPC
 
 show-hot-path: $(DEV)  ## 64 B to 4.9 MB and the hop to a worker, against bare gRPC, direct and a thread (2 min)
 	@$(BIN)/python -m benchmarks.bench small frame image large hop
+
+show-third-party: $(DEV)  ## a backend of a package of its own: found by doctor, serves, holds the contract
+	@$(BIN)/python -m benchmarks.show.third_party
+
+show-load-cycles: $(DEV)  ## a model loaded and unloaded 1,000 times: memory as after the tenth; a planted leak is seen (5 min)
+	@$(BIN)/python -m benchmarks.show.load_cycles
+
+show-public-models: $(DEV)  ## ONNX and .tflite models of public packages: as from the runtime alone, to the bit (downloads 34 MB)
+	@$(BIN)/python -m benchmarks.show.public_models
+
+show-runtimes: $(DEV)  ## one deployment on cpu, litert, openvino and the QNN emulator: they agree; killed, none fails (5 min)
+	@$(BIN)/python -m benchmarks.show.runtimes
 
 show-wake-words: $(DEV)  ## models that remember, of a public package: as from the runtime alone, to the bit (downloads 2 MB)
 	@$(BIN)/python -m benchmarks.show.wake_words

@@ -64,7 +64,7 @@ def answer(backend_name: Optional[str], probing: bool) -> int:
 def serve(backend_name: str, link_fd: int, raw: Dict[str, Any]) -> int:
     """Drive the backend until the gateway closes the link; exit code 3 where the backend can't start."""
     process.die_with_parent(int(raw.get("parentPid", os.getppid())))
-    tune_allocator()
+    tune_allocator(one_arena=True)
     _settle(raw)
     # Only now: an import at the priority of the gateway that started us would hold up the gateway.
     try:

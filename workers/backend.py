@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple, runtime_checkable
 
+from workers.progress import Progress
+
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -162,6 +164,8 @@ class Settings:
     """How long to look for the next frame before going to sleep."""
     cache: str = ""
     """Folder for what is built of models and may be used again, of this worker's own; empty: there is none."""
+    progress: Progress = field(default_factory=Progress)
+    """Where the backend says what a load is at that takes its time."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The backend's own settings; unknown ones are refused by the backend."""
 
@@ -235,6 +239,14 @@ class RunsElsewhere(Protocol):
     """As that of a backend, for this model; empty: the backend's."""
 
 
+@runtime_checkable
+class LoadsForLong(Protocol):
+    """A backend whose loads may take longer than the gateway would wait for them."""
+
+    load_seconds: float
+    """After which a load counts as hung, where the device config does not say. For other backends it is 300 s."""
+
+
 class Backend(Protocol):
     """Drives one accelerator. Constructed with ``Settings``; ``probe`` is a class method that imports nothing heavy."""
 
@@ -243,7 +255,14 @@ class Backend(Protocol):
     """hardware, emulator, cpu or simulated: what every answer says of who computed it."""
     formats: Sequence[str]
     """Suffixes of the files it loads, best first."""
+    datatypes: Sequence[str]
+    """Those that inputs and outputs of its models may have. A model with others may be refused."""
+    open_sizes: bool
+    """Whether models may leave sizes to the request. Otherwise such a model may be refused."""
+    empty_tensors: bool
+    """Whether a size may be 0. Otherwise such a model, or such a run, may fail."""
     can_cancel: bool
+    """Whether a run that has begun can be ended."""
     runtime: str
     device: str
 

@@ -1,9 +1,10 @@
-"""Device files: which are there, and whether this process may use them."""
+"""Files of devices and folders for what is made for them: which are there, and whether this process may use them."""
 
 from __future__ import annotations
 
 import glob
 import os
+import sys
 from typing import List, NamedTuple, Optional, Sequence
 
 from workers.backend import MISSING_DEVICE, NO_PERMISSION
@@ -54,6 +55,16 @@ def obstacle(paths: Sequence[str], what: str, remedy: str) -> Optional[Obstacle]
         f"{named}: no permission to read and write",
         f"add the user that runs the gateway to the group that {paths[0]} belongs to (ls -l {paths[0]})",
     )
+
+
+def usable_folder(path: str) -> bool:
+    """Make it, if it is not there. False, said on stderr: nothing can be kept there."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as failed:
+        print(f"nothing that is compiled can be kept: {failed}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def _vendor(sysfs_class: str, name: str) -> str:

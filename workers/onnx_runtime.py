@@ -46,6 +46,8 @@ _TYPES = {
     "tensor(string)": "BYTES",
     "tensor(bfloat16)": "BF16",
 }
+DATATYPES = tuple(_TYPES.values())
+"""All of the protocol: what the CPU provider takes."""
 _ONNX_BFLOAT16 = 16
 """``onnx.TensorProto.BFLOAT16``: numpy has no such type, so ONNX Runtime must be told."""
 

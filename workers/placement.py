@@ -11,9 +11,21 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
-from workers.backend import NO_FILES, BackendError, BackendUnavailable, DeviceFault, ModelRejected, NotOnDevice
+import numpy as np
+
+from edgeway.datatypes import BY_NAME
+from workers.backend import (
+    NO_FILES,
+    BackendError,
+    BackendUnavailable,
+    DeviceFault,
+    ModelRejected,
+    NotOnDevice,
+    Tensor,
+    TensorSpec,
+)
 from workers.loaded import NeverCancelled, zeros
-from workers.onnx_runtime import OnnxModel, OnnxRuntime
+from workers.onnx_runtime import OnnxModel, OnnxRuntime, array_of
 
 MIN_SHARE = 0.9
 """Of the nodes, on the device. The rest can only be the outer quantization: a small graph has 2 of 20."""
@@ -23,6 +35,11 @@ _OUTER = ("QuantizeLinear", "DequantizeLinear")
 and outputs."""
 
 _FORBIDDEN = "fallback to CPU EP has been explicitly disabled"
+FARTHEST = 0.2
+"""Norm of what the device computes otherwise than the CPU, as a share of the whole, that half precision and other ways
+of rounding may explain; both compute the same graph, so what quantization costs is in both."""
+
+_COMPARED = ("FP16", "FP32", "FP64")
 _NAMED = 6
 """Operators named in a message."""
 
@@ -117,12 +134,14 @@ def load_on(
     options: Callable[[], Any],
     providers: Optional[Sequence[Any]] = None,
     external: Mapping[str, bytes] = NO_FILES,
+    reference: Optional[Callable[[], OnnxModel]] = None,
 ) -> OnnxModel:
     """A model that is proved to run on the device, and has run there once.
 
     Args:
         options: makes the session's options, each time anew.
         providers: as ``OnnxRuntime.model`` takes them.
+        reference: makes the same model on the CPU; what the device computes is held against it.
 
     Raises:
         BackendUnavailable, ModelRejected, ModelTooLarge, NotOnDevice.
@@ -138,7 +157,10 @@ def load_on(
         runtime.model(content, external, proof.prepare(options(), fallback=True), providers, proof).close()
         raise NotOnDevice("a part of the graph would run on the CPU, and onnxruntime does not say which") from refused
     try:
-        run_once(model)
+        if reference is None:
+            run_once(model)
+        else:
+            hold_to(model, reference())
     except BackendError:
         model.close()
         raise
@@ -160,6 +182,62 @@ def run_once(model: OnnxModel) -> None:
     except BackendError as failed:
         if all(size >= 0 for spec in model.inputs for size in spec.shape):
             raise ModelRejected(f"it loads, but a first run on zeros fails: {failed}") from failed
+
+
+def hold_to(model: OnnxModel, reference: OnnxModel) -> None:
+    """The same run on the device and on the CPU, which is closed then: runtimes have errors, too.
+
+    Raises:
+        BackendUnavailable: the device fails.
+        ModelRejected: the model does, or the device computes something else.
+    """
+    inputs = {spec.name: _drawn(spec) for spec in model.inputs}
+    names = [spec.name for spec in model.outputs if spec.datatype in _COMPARED]
+    try:
+        expected = reference.run(inputs, names, NeverCancelled())
+    except BackendError:
+        expected = None  # it does not take what was drawn: nothing can be said of it
+    finally:
+        reference.close()
+    if expected is None or not names:
+        return run_once(model)
+    try:
+        got = model.run(inputs, names, NeverCancelled())
+    except DeviceFault as failed:
+        raise BackendUnavailable(f"it loads, but the device fails in a first run: {failed}") from failed
+    except BackendError as failed:
+        raise ModelRejected(f"it loads, but a first run fails: {failed}") from failed
+    for name, ours, theirs in zip(names, got, expected):
+        apart = distance(array_of(ours), array_of(theirs))
+        if apart > FARTHEST:
+            raise ModelRejected(
+                f"it loads, but output {name} of a first run on random values is {apart:.0%} off what the CPU computes"
+            )
+    return None
+
+
+def distance(got: np.ndarray, expected: np.ndarray) -> float:
+    """Norm of the difference, as a share of the expected norm. What is not finite on the CPU says nothing."""
+    if got.shape != expected.shape:
+        return float("inf")
+    known = np.isfinite(expected)
+    wanted, found = expected[known].astype(np.float64), got[known].astype(np.float64)
+    apart = float(np.linalg.norm(np.where(np.isfinite(found), found, np.inf) - wanted))
+    return 0.0 if not apart else apart / max(float(np.linalg.norm(wanted)), 1e-6)
+
+
+def _drawn(spec: TensorSpec) -> Tensor:
+    """Random values for reals and bytes; zeros for what may be an index or a text."""
+    blank = zeros(spec)
+    numpy_type = BY_NAME[spec.datatype].numpy
+    draw = np.random.default_rng(0)
+    if spec.datatype in _COMPARED:
+        values = draw.standard_normal(blank.shape).astype(numpy_type)
+    elif spec.datatype in ("UINT8", "INT8"):
+        values = draw.integers(0, 128, blank.shape).astype(numpy_type)
+    else:
+        return blank
+    return Tensor(spec.datatype, blank.shape, memoryview(values.tobytes()))
 
 
 def read_min_share(value: Any) -> float:

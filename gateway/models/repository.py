@@ -1,10 +1,14 @@
-"""The model repository: Triton-style folders ``NAME/VERSION/model.onnx``, no configuration needed."""
+"""The model repository: Triton-style folders ``NAME/VERSION/model.onnx``, no configuration needed.
+
+What suffix a file may have is for the workers to say, whose backends may be anybody's. A version is one file.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
+import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +17,10 @@ INTERVAL = 0.25
 """Seconds between two looks: a change is taken on the second look that finds it the same, so within a second."""
 KEPT_VERSIONS = 2
 """Newest versions of a model that are loaded: one current, one previous."""
-_SUFFIXES = (".onnx", ".tflite", ".plan")
+_SUFFIXES = (".onnx", ".tflite", ".plan", ".engine")
+"""Where a folder has several model files, which one is taken; behind these, others by name."""
+_UNFINISHED = (".tmp", ".part", ".swp")
+_FILE = re.compile(r"model(\.[A-Za-z0-9]{1,16})")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
@@ -36,11 +43,12 @@ def scan(root: Path) -> dict[str, list[Found]]:
     for model in _folders(root):
         versions = []
         for version in _folders(Path(model.path)):
-            for suffix in _SUFFIXES:
-                path = Path(version.path) / f"model{suffix}"
+            for path in _files(version):
                 try:
                     status = path.stat()
                 except OSError:
+                    continue
+                if not stat.S_ISREG(status.st_mode):
                     continue
                 stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
                 versions.append(Found(model.name, version.name, path, stamp))
@@ -56,6 +64,17 @@ def _folders(root: Path) -> list[os.DirEntry[str]]:
             return [entry for entry in entries if _NAME.fullmatch(entry.name) and entry.is_dir()]
     except OSError:
         return []
+
+
+def _files(version: os.DirEntry[str]) -> list[Path]:
+    """What may be the model file of a version, best first."""
+    try:
+        names = [path.name for path in Path(version.path).iterdir() if _FILE.fullmatch(path.name)]
+    except OSError:
+        return []
+    suffixes = sorted(name.removeprefix("model") for name in names)
+    rest = [suffix for suffix in suffixes if suffix not in (*_SUFFIXES, *_UNFINISHED)]
+    return [Path(version.path) / f"model{suffix}" for suffix in (*[s for s in _SUFFIXES if s in suffixes], *rest)]
 
 
 def _age(found: Found) -> tuple[bool, int, str]:

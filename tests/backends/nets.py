@@ -40,6 +40,12 @@ def net(batch: int | str = 1, *, seed: int = 0, then_nonzero: bool = False) -> o
     return model_of(nodes, [value("x", TensorProto.FLOAT, [batch, 3, SIDE, SIDE])], outputs, weights)
 
 
+def of_bytes() -> onnx.ModelProto:
+    """The real values of 4 bytes."""
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
+    return model_of(nodes, [value("x", TensorProto.UINT8, [4])], [value("y", TensorProto.FLOAT, [4])])
+
+
 def frames(count: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((count, 3, SIDE, SIDE)).astype(np.float32)
 

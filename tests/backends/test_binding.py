@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
+from benchmarks.harness import model_of, scaled, slow_for, value
 from benchmarks.show.conformance import cases
 from edgeway.tensors import datatype_of, to_bytes
-from workers.backend import BackendError, Settings, Tensor
+from workers.backend import BackendError, RunCancelled, Settings, Tensor
 from workers.loaded import NeverCancelled
 from workers.registry import find
+from workers.schedule import Run
 
 
 @pytest.mark.system
@@ -50,3 +53,42 @@ def test_the_node_tests_that_can_be_bound_answer_as_those_that_are_not():
                 break
     assert not differing
     assert bound_cases > 300
+
+
+def tensor(array: np.ndarray, datatype: str) -> Tensor:
+    return Tensor(datatype, array.shape, to_bytes(array))
+
+
+def test_a_bound_model_reads_and_writes_in_place():
+    model = find("cpu")(Settings()).load(scaled(2.5).SerializeToString(), "m")
+    inputs, outputs = np.array([1, -2], np.float32), np.zeros(2, np.float32)
+    bound = model.bind({"x": tensor(inputs, "FP32")}, {"y": tensor(outputs, "FP32")})
+    assert bound is not None
+    assert bound.run(NeverCancelled())
+    assert outputs.tolist() == [2.5, -5.0]
+    inputs[:] = [4, 0]
+    assert bound.run(NeverCancelled())
+    assert outputs.tolist() == [10, 0]
+
+
+def test_a_bound_run_that_was_ended_leaves_the_next_one_whole():
+    model = find("cpu")(Settings()).load(slow_for(0.2).SerializeToString(), "m")
+    inputs, outputs = np.ones(1, np.float32), np.zeros(1, np.float32)
+    bound = model.bind({"x": tensor(inputs, "FP32")}, {"y": tensor(outputs, "FP32")})
+    assert bound is not None
+    cancellation = Run(1, 5, 0.0, 0.0)
+    cancellation.cancel()
+    with pytest.raises(RunCancelled):
+        bound.run(cancellation)
+    assert bound.run(NeverCancelled())
+    assert outputs.tolist() == [1.0]
+
+
+def test_outputs_whose_shape_the_inputs_values_decide_are_never_bound():
+    nodes = [helper.make_node("NonZero", ["x"], ["y"])]
+    inputs = [value("x", TensorProto.FLOAT, ["n"])]
+    model = find("cpu")(Settings()).load(
+        model_of(nodes, inputs, [value("y", TensorProto.INT64, [1, "k"])]).SerializeToString(), "m"
+    )
+    found = tensor(np.zeros((1, 2), np.int64), "INT64")
+    assert model.bind({"x": tensor(np.ones(2, np.float32), "FP32")}, {"y": found}) is None

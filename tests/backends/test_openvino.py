@@ -216,3 +216,9 @@ def test_options_reach_the_provider_in_its_words(tmp_path: Path):
 def test_a_precision_that_the_device_lacks_is_refused():
     with pytest.raises(BackendUnavailable, match=r"options\.precision: the NPU computes in f16, got f32"):
         provider_options(Options(precision="f32"), "NPU", Settings())
+
+
+def test_a_cache_that_cannot_be_used_is_said_and_done_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").touch()
+    assert "cache_dir" not in provider_options(Options(), "CPU", Settings(cache=str(tmp_path / "file" / "cache")))
+    assert "can be kept" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import runpy
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from benchmarks.harness import Gateway, scratch, wait_for
-from tests.backends.nets import frames, net, quantised
+from tests.backends.nets import frames, net, of_bytes, quantised
 from tests.backends.served import SETTLED, Served
 from workers.backend import BackendUnavailable
-from workers.backends.qnn import QnnBackend, read_options
+from workers.backends.qnn import QnnBackend, open_cache, read_options
 
 STUB = "int QnnInterface_getProviders(const void*** list, unsigned* count) { *list = 0; *count = 0; return 1; }"
 """A backend library that can be loaded and offers nothing: a stub, so that the plug-in gives up after the start."""
@@ -111,6 +114,17 @@ def test_operators_that_the_htp_lacks_are_named_with_the_share_and_the_cpu_serve
     assert answer.served_by == "cpu"
 
 
+def test_a_graph_of_which_the_device_computes_something_else_than_the_cpu_is_refused(npu: Served):
+    npu.deploy("bytes", of_bytes().SerializeToString())
+    refused = npu.target("bytes")
+    if refused["state"] == "ready":  # a plug-in without that error
+        assert npu.ask("bytes", np.uint8([0, 1, 7, 255]))[0].tolist() == [0, 1, 7, 255]
+        pytest.skip("this version of the plug-in converts bytes as it should")
+    assert "off what the CPU computes" in refused["reason"]
+    got, answer = npu.ask("bytes", np.uint8([0, 1, 7, 255]))
+    assert (answer.served_by, got.tolist()) == ("cpu", [0, 1, 7, 255])
+
+
 def test_a_library_that_is_not_there_makes_the_worker_unavailable_because_of_that(npu: Served):
     npu.deploy("never", net().SerializeToString(), "[gone, cpu]")
     worker = wait_for(
@@ -165,6 +179,7 @@ def test_a_graph_is_computed_by_a_hexagon(runtime: Callable[[str], str], gateway
         ({"minShare": 2}, "minShare"),
         ({"backendPath": 3}, "backendPath"),
         ({"cacheMB": -1}, "cacheMB"),
+        ({"sysfsRoot": None}, "sysfsRoot"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused_by_name(options: dict[str, Any], named: str):
@@ -176,3 +191,27 @@ def test_options_reach_the_provider_in_its_words():
     read = read_options({"socModel": 57, "vtcmMB": 8, "performanceMode": "burst", "dimensions": {"n": 2}})
     assert read.provider == {"soc_model": "57", "vtcm_mb": "8", "htp_performance_mode": "burst"}
     assert read.dimensions == {"n": 2}
+
+
+def test_a_cache_that_cannot_be_used_is_said_and_done_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").touch()
+    assert open_cache(str(tmp_path / "file" / "cache"), 1) is None
+    assert "can be kept" in capsys.readouterr().err
+    assert open_cache("", 1) is None
+    assert open_cache(str(tmp_path / "cache"), 1) is not None
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_the_digits_said_for_the_plugin_are_the_same_graph(version: str):
+    """To the bit on the CPU; the emulator takes it too, but seconds for each run."""
+    folder = Path(__file__).parents[2] / "examples" / "digits"
+    said = runpy.run_path(str(folder / "bytes_first.py"))["bytes_first"]
+    original = onnx.load(folder / "models" / f"digits-{version}.onnx")
+    frame = np.random.default_rng(0).integers(0, 256, (480, 640, 3)).astype(np.uint8)
+
+    def scores(model: onnx.ModelProto) -> np.ndarray:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, {"frame": frame})[0])
+
+    expected = scores(original)
+    np.testing.assert_array_equal(scores(said(original)), expected)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import SimpleNamespace
 
+import numpy as np
 import onnxruntime
 import pytest
 
 from benchmarks.harness import scaled
-from workers.backend import BackendUnavailable, NotOnDevice
-from workers.onnx_runtime import OnnxRuntime
-from workers.placement import OnDevice, Placement, load_on, read_min_share
+from workers.backend import BackendUnavailable, ModelRejected, NotOnDevice
+from workers.onnx_runtime import OnnxModel, OnnxRuntime
+from workers.placement import OnDevice, Placement, distance, hold_to, load_on, read_min_share
 
 NPU, CPU = "NpuExecutionProvider", "CPUExecutionProvider"
 
@@ -113,3 +114,30 @@ def test_onnxruntime_tells_which_provider_has_which_operators():
 def test_a_share_that_is_none_is_refused(value):
     with pytest.raises(BackendUnavailable, match=r"options\.minShare"):
         read_min_share(value)
+
+
+def test_a_device_that_computes_something_else_than_the_cpu_is_refused_by_output():
+    runtime = OnnxRuntime()
+
+    def made(factor: float) -> OnnxModel:
+        return runtime.model(scaled(factor).SerializeToString(), options=runtime.options(1), providers=[CPU])
+
+    hold_to(made(2.0), made(2.01))
+    with pytest.raises(ModelRejected, match="output y of a first run on random values is 50% off"):
+        hold_to(made(2.0), made(4.0))
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "apart"),
+    [
+        ([1, 2], [1, 2], 0.0),
+        ([3, 5], [3, 4], 0.2),
+        ([1, 2, 3], [1, 2], np.inf),
+        ([np.nan, 2], [1, 2], np.inf),
+        ([1, 2], [np.nan, 2], 0.0),
+        ([], [], 0.0),
+        ([0], [0], 0.0),
+    ],
+)
+def test_how_far_apart_two_answers_are(got, expected, apart):
+    assert distance(np.float32(got), np.float32(expected)) == pytest.approx(apart)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.harness import scaled
+from benchmarks.harness import scaled, slow_for
 from edgeway import frames
 from edgeway.tensors import to_array, to_bytes
 from edgeway.v1 import worker_pb2
@@ -458,3 +458,20 @@ def test_the_worker_reports_what_its_device_says():
     report = message.report
     assert (report.temperature_c, report.throttled, report.backlog_seconds) == (81.5, True, 0.04)
     assert "vanished" in report.lost
+
+
+def test_the_simulated_backend_says_so_everywhere():
+    kind, probe = "simulated", SimulatedBackend.probe()
+    made = SimulatedBackend(Settings("tpu", 1, 1))
+    assert kind == made.kind == "simulated"
+    assert "simulat" in probe.reason + made.device
+    assert "simulated" in made.runtime
+
+
+def test_service_time_is_the_floor_of_the_whole_run():
+    made = SimulatedBackend(Settings("tpu", 1, 1, options={"serviceMs": 300}))
+    model = made.load(slow_for(0.2).SerializeToString(), "m")
+    given = np.ones(1, np.float32)
+    began = time.monotonic()
+    model.run({"x": Tensor("FP32", (1,), to_bytes(given))}, ["y"], NeverCancelled())
+    assert 0.3 <= time.monotonic() - began < 0.45  # not 0.5: computing counts toward it

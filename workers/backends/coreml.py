@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from workers.backend import (
     Probe,
     Settings,
 )
+from workers.device_files import usable_folder
 from workers.onnx_runtime import OnnxModel, OnnxRuntime
 from workers.placement import MIN_SHARE, OnDevice, load_on, read_min_share
 
@@ -47,6 +47,9 @@ class CoreMlBackend:
     name = "coreml"
     kind = "hardware"
     formats: Sequence[str] = (".onnx",)
+    datatypes: Sequence[str] = ("FP32", "FP16")
+    open_sizes = False
+    empty_tensors = False
     can_cancel = False
     """What Core ML has of a graph is one node, and ONNX Runtime looks between nodes whether a run is still wanted."""
 
@@ -109,8 +112,7 @@ def provider_options(options: Options, cache: str) -> Dict[str, str]:
         "RequireStaticInputShapes": "0",
         "EnableOnSubgraphs": "0",
     }
-    if cache:
-        os.makedirs(cache, mode=0o700, exist_ok=True)
+    if cache and usable_folder(cache):
         told["ModelCacheDirectory"] = cache
     return told
 

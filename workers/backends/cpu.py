@@ -6,7 +6,7 @@ import platform
 from typing import Mapping, Sequence
 
 from workers.backend import MISSING_LIBRARY, NO_FILES, BackendUnavailable, Heat, Probe, Settings
-from workers.onnx_runtime import CPU, OnnxModel, OnnxRuntime, on_the_cpu
+from workers.onnx_runtime import CPU, DATATYPES, OnnxModel, OnnxRuntime, on_the_cpu
 
 
 class CpuBackend:
@@ -15,6 +15,9 @@ class CpuBackend:
     name = "cpu"
     kind = "cpu"
     formats: Sequence[str] = (".onnx",)
+    datatypes: Sequence[str] = DATATYPES
+    open_sizes = True
+    empty_tensors = True
     can_cancel = True
 
     def __init__(self, settings: Settings) -> None:

@@ -22,7 +22,7 @@ from workers.backend import (
     Probe,
     Settings,
 )
-from workers.device_files import INTEL, Obstacle, device_files, obstacle, of_vendor
+from workers.device_files import INTEL, Obstacle, device_files, obstacle, of_vendor, usable_folder
 from workers.onnx_runtime import OnnxModel, OnnxRuntime
 from workers.placement import MIN_SHARE, OnDevice, load_on, read_min_share
 
@@ -77,6 +77,11 @@ class OpenVinoBackend:
     name = "openvino"
     kind = "cpu" if best_device() == CPU else "hardware"
     formats: Sequence[str] = (".onnx",)
+    datatypes: Sequence[str] = (
+        *("BOOL", "UINT8", "UINT16", "UINT32", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32"),
+    )
+    open_sizes = True
+    empty_tensors = True
     can_cancel = False
     """The whole graph is one node, and ONNX Runtime looks between nodes whether a run is still wanted."""
 
@@ -157,8 +162,7 @@ def provider_options(options: Options, device: str, settings: Settings) -> Dict[
     if device == CPU:
         told["num_of_threads"] = str(options.threads or settings.threads)
         told["num_streams"] = str(settings.instances)
-    if settings.cache:
-        os.makedirs(settings.cache, mode=0o700, exist_ok=True)
+    if settings.cache and usable_folder(settings.cache):
         told["cache_dir"] = settings.cache  # OpenVINO names what it keeps by model, device, version and options
     return told
 

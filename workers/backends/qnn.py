@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from workers.backend import (
     MISSING_DEVICE,
@@ -52,7 +52,10 @@ _PERFORMANCE = (
     "power_saver",
     "sustained_high_performance",
 )
-_OPTIONS = ("backendPath", "cacheMB", "devRoot", "dimensions", "minShare", "performanceMode", "socModel", "vtcmMB")
+_OPTIONS = (
+    *("backendPath", "cacheMB", "devRoot", "dimensions", "minShare", "performanceMode", "socModel", "sysfsRoot"),
+    "vtcmMB",
+)
 _CONTEXT = "context.onnx"
 _SAID = "provenance.txt"
 _MB = 1 << 20
@@ -74,6 +77,7 @@ class Options:
     min_share: float = MIN_SHARE
     cache_bytes: int = 1024 * _MB
     dev_root: str = "/dev"
+    sysfs_root: str = "/sys"
 
 
 class QnnBackend:
@@ -82,6 +86,10 @@ class QnnBackend:
     name = "qnn"
     kind = "emulator" if platform.machine() in _EMULATED else "hardware"
     formats: Sequence[str] = (".onnx",)
+    datatypes: Sequence[str] = ("BOOL", "UINT32", "INT32", "INT64", "FP16", "FP32")
+    """Narrower integers are computed in, but can't be passed on as they are."""
+    open_sizes = False
+    empty_tensors = False
     can_cancel = False
     """The whole graph is one node, and ONNX Runtime looks between nodes whether a run is still wanted: a run of 21 s
     that was to end after 0.3 went on to its end.
@@ -95,7 +103,7 @@ class QnnBackend:
         self.runtime = f"{self._runtime.version}, onnxruntime-qnn {_version()}"
         self.device = f"HTP emulator on {platform.machine()}" if self.kind == "emulator" else "Hexagon HTP"
         self._proof = OnDevice([PROVIDER], self._options.min_share)
-        self._cache = EngineCache(settings.cache, self._options.cache_bytes) if settings.cache else None
+        self._cache = open_cache(settings.cache, self._options.cache_bytes)
 
     @classmethod
     def probe(cls) -> Probe:
@@ -117,17 +125,21 @@ class QnnBackend:
         if folder is not None:
             try:
                 return self._reload(folder)
-            except BackendError as refused:  # whatever is wrong with it, the model itself is still there
+            except (BackendError, OSError) as refused:  # whatever is wrong with it, the model itself is still there
                 print(f"{name}: what was compiled of it before is of no use: {refused}", file=sys.stderr, flush=True)
                 return self._compile(content, external)
-        build = self._cache.begin(origin)
+        try:
+            build = self._cache.begin(origin)
+        except OSError as failed:
+            print(f"{name}: what is compiled of it can't be kept: {failed}", file=sys.stderr, flush=True)
+            return self._compile(content, external)
         try:
             model = self._compile(content, external, os.path.join(build.folder, _CONTEXT))
-            _write(os.path.join(build.folder, _SAID), model.provenance)
         except BaseException:
             build.discard()
             raise
         try:
+            _write(os.path.join(build.folder, _SAID), model.provenance)
             build.commit()
         except OSError as failed:
             build.discard()
@@ -141,17 +153,19 @@ class QnnBackend:
         """``keep``: file for what was compiled."""
 
         def options() -> Any:
-            made = self._session_options()
-            for name, size in self._options.dimensions.items():
-                made.add_free_dimension_override_by_name(name, size)
+            made = self._fixed(self._session_options())
             if keep and not os.path.exists(keep):
                 made.add_session_config_entry("ep.context_enable", "1")
                 made.add_session_config_entry("ep.context_file_path", keep)
                 made.add_session_config_entry("ep.context_embed_mode", "1")
             return made
 
+        def on_the_cpu() -> OnnxModel:
+            # The plug-in takes bytes for truth values: a Cast of UINT8 gives 1.0 for all that is not 0 (2.7.0).
+            return self._runtime.model(content, external, self._fixed(self._runtime.options(self._threads)), [CPU])
+
         try:
-            return load_on(self._proof, self._runtime, content, options, external=external)
+            return load_on(self._proof, self._runtime, content, options, external=external, reference=on_the_cpu)
         except ModelRejected as refused:
             still_open = self._open_sizes(content, external)
             if still_open:
@@ -174,12 +188,18 @@ class QnnBackend:
         options.add_provider_for_devices(self._devices, told)
         return options
 
+    def _fixed(self, options: Any) -> Any:
+        """With the sizes that were given for open dimensions."""
+        for name, size in self._options.dimensions.items():
+            options.add_free_dimension_override_by_name(name, size)
+        return options
+
     def _origin(self, content: bytes, external: Mapping[str, bytes]) -> Origin:
         library = os.stat(self._backend_path)
         return Origin(
             model=model_digest(content, external),
             device=self.device,
-            capability=str(self._options.provider.get("soc_model", "")),
+            capability=" ".join((self._options.provider.get("soc_model", ""), *_soc(self._options.sysfs_root))),
             memory=0,
             driver="",
             libraries={
@@ -199,8 +219,7 @@ class QnnBackend:
         """What to do about open sizes, if the model has any; the HTP takes none."""
         options = self._runtime.options(1)
         options.graph_optimization_level = self._runtime.ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        for name, size in self._options.dimensions.items():
-            options.add_free_dimension_override_by_name(name, size)
+        self._fixed(options)
         found: Dict[str, List[str]] = {}
 
         def look(session: Any) -> str:
@@ -249,7 +268,19 @@ def read_options(raw: Mapping[str, Any]) -> Options:
         read_min_share(raw.get("minShare", MIN_SHARE)),
         _whole(raw, "cacheMB", 1024) * _MB,
         _text(raw, "devRoot", "/dev"),
+        _text(raw, "sysfsRoot", "/sys"),
     )
+
+
+def open_cache(folder: str, limit: int) -> Optional[EngineCache]:
+    """None: there is none, or its folder can't be used; all models are compiled at each load then."""
+    if not folder:
+        return None
+    try:
+        return EngineCache(folder, limit)
+    except OSError as failed:
+        print(f"qnn: nothing that is compiled can be kept: {failed}", file=sys.stderr, flush=True)
+        return None
 
 
 def _open(options: Options) -> Tuple[OnnxRuntime, str, List[Any]]:
@@ -280,6 +311,18 @@ def _open(options: Options) -> Tuple[OnnxRuntime, str, List[Any]]:
     kinds = runtime.ort.OrtHardwareDeviceType
     npus = [device for device in devices if device.device.type == kinds.NPU]
     return runtime, backend_path, (npus or devices)[:1]
+
+
+def _soc(sysfs_root: str) -> List[str]:
+    """What Qualcomm's kernels say of the chip, as far as they do: what is compiled for one is not for another."""
+    said = []
+    for name in ("machine", "soc_id", "revision"):
+        try:
+            with open(os.path.join(sysfs_root, "devices", "soc0", name), encoding="utf-8", errors="replace") as file:
+                said.append(file.read().strip())
+        except OSError:
+            continue
+    return said
 
 
 def _remedy(code: str) -> str:

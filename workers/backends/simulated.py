@@ -47,6 +47,9 @@ class SimulatedBackend:
     name = "simulated"
     kind = "simulated"
     formats: Sequence[str] = (".onnx",)
+    datatypes = CpuBackend.datatypes
+    open_sizes = CpuBackend.open_sizes
+    empty_tensors = CpuBackend.empty_tensors
     can_cancel = True
     device = "simulated accelerator"
 
