@@ -118,6 +118,9 @@ show-bad-input: $(DEV)  ## bad requests: codes, messages, nobody falls
 show-shared-memory: $(DEV)  ## tensors in shared memory: saved time, no touch by the gateway, hostile clients (2 min)
 	@$(BIN)/python -m benchmarks.show.shared_memory
 
+show-gpu-trap: $(DEV)  ## TensorRT or CUDA missing: onnxruntime runs on the CPU unseen, here it is unavailable, because ...
+	@$(BIN)/python -m benchmarks.show.gpu_trap
+
 show-npu-trap: $(DEV)  ## QNN listed first while the CPU computes: here it is unavailable, because ... (after make runtimes)
 	@$(BIN)/python -m benchmarks.show.npu_trap
 
@@ -132,6 +135,9 @@ show-disk-faults: $(DEV)  ## every n-th open, write, fsync, rename fails: the ve
 
 show-power-cuts: $(DEV)  ## 100 power cuts while versions are installed, promoted, rolled back; as root (3 min)
 	@$(BIN)/python -m benchmarks.show.power_cuts
+
+show-remote: $(DEV)  ## remote targets killed and stopped mid-traffic: a second Edgeway, and Triton (after make peers-env)
+	@$(BIN)/python -m benchmarks.show.remote
 
 show-split: $(DEV)  ## shares exact in every hundred, 10,000 keys that move only where they must (2 min)
 	@$(BIN)/python -m benchmarks.show.split

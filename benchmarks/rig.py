@@ -80,7 +80,11 @@ class Rig:
         if applied.returncode:
             raise RuntimeError(applied.stderr)
         self.deployed.append(name)
-        wait_for(lambda: all(t.reason != "loading" for t in self.targets(name)), READY_LIMIT, "the load on all targets")
+        wait_for(
+            lambda: all(not t.reason.startswith("loading") for t in self.targets(name)),
+            READY_LIMIT,
+            "the load on all targets",
+        )
 
 
 def in_flight(gateway: Gateway, worker: str = "cpu") -> int:

@@ -66,6 +66,7 @@ from gateway.record.recorder import Recorder
 from gateway.record.tracing import build_trace
 from gateway.regions.door import Door
 from gateway.regions.registry import Regions
+from gateway.remote.endpoint import Endpoint
 from gateway.request import Outcome
 from gateway.routing.policy import PreferredInTime
 from gateway.routing.table import Table
@@ -155,7 +156,7 @@ async def _serve(
         each,
         lambda count: loop.call_later(_SETTLE, after_answers, count),
     )
-    workers = Workers(configs, terms, launched, events.emit, lambda: catalog.changed(), max_bytes)
+    workers = Workers(configs, terms, launched, events.emit, lambda: catalog.changed(), max_bytes, Endpoint)
     memory = MemoryWatch(MemoryReader(), config.memory.pressure_percent, lambda state: relief.sampled(state))
     reserve = config.memory.reserve_mb * _MB
     catalog = Catalog(

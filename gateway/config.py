@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec.structs
 from msgspec import Meta, field
 
+from gateway.remote.options import RemoteOptions
 from gateway.strict_yaml import ConfigError, parse
-from gateway.typed_config import Problem, Section, show, typed
+from gateway.typed_config import Problem, Section, section, show, typed
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
@@ -19,6 +21,12 @@ Cpus = tuple[Annotated[int, Meta(ge=0)], ...]
 RealtimePriority = Annotated[int, Meta(ge=0, le=99)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="letters, digits, . _ -")]
 
+REMOTE = "remote"
+"""The backend that is no process of ours: an endpoint of the protocol, anywhere."""
+_OF_PROCESSES = {
+    *("python", "threads", "instances", "nice", "cpus", "realtime_priority", "lock_memory", "env"),
+    *("spin_microseconds", "memory_limit_mb", "zones"),
+}
 _TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.*-]+):(?P<port>[0-9]{1,5})")
 _KEY_BYTES = 32
 """Of a public key of Ed25519."""
@@ -40,10 +48,12 @@ class BudgetSettings(Section, frozen=True):
 
 
 class WorkerConfig(Section, frozen=True):
-    """One worker process. ``instances``: runs at a time; by default 2 for the CPU of a machine with two cores or more,
+    """One worker process; with the backend ``remote`` none, but an endpoint of the protocol elsewhere, see
+    ``remote.options``. ``instances``: runs at a time; by default 2 for the CPU of a machine with two cores or more,
     else 1. ``options`` belong to the backend. ``hangSeconds``: a run without an answer for so long, and for 5 times the
     p99 of its model, is hung, and the process is replaced; by default 30 s for the CPU, else 2. ``loadSeconds``: the
-    same for a load with its warm-up. ``zones``: types of the thermal zones that tell its heat, by default those that
+    same for a load with its warm-up; by default what the backend says (an hour where engines are built), else 300 s.
+    ``zones``: types of the thermal zones that tell its heat, by default those that
     its backend's devices are known by. ``adaptiveLimit``: learn how many requests its targets take without queueing.
     ``realtimePriority``: go before all ordinary processes (SCHED_FIFO); 0: be one. ``lockMemory``: never wait for a
     page that was swapped or dropped. ``spinMicroseconds``: look for the next request that long before going to sleep.
@@ -61,7 +71,7 @@ class WorkerConfig(Section, frozen=True):
     spin_microseconds: Annotated[int, Meta(ge=0, le=1000)] = 0
     memory_limit_mb: Count | None = field(name="memoryLimitMB", default=None)
     hang_seconds: Positive | None = None
-    load_seconds: Positive = 300.0
+    load_seconds: Positive | None = None
     zones: tuple[str, ...] = ()
     adaptive_limit: bool = False
     env: dict[str, str] = {}
@@ -69,6 +79,15 @@ class WorkerConfig(Section, frozen=True):
 
     def __post_init__(self) -> None:
         _one_priority(self.nice, self.realtime_priority)
+        if self.backend == REMOTE:
+            self.remote()
+            for each in msgspec.structs.fields(self):
+                if each.name in _OF_PROCESSES and getattr(self, each.name) not in (each.default, {}):
+                    raise Problem((each.encode_name,), "is of worker processes, and a remote target has none")
+
+    def remote(self) -> RemoteOptions:
+        """The options of a remote target. Raises Problem."""
+        return section(self.options, RemoteOptions, ("options",))
 
 
 class AcceleratorSettings(Section, frozen=True):

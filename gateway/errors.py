@@ -153,6 +153,27 @@ class DeviceError(AttemptFailed):
     reason = "lost"
 
 
+class Busy(AttemptFailed):
+    """A remote target refuses work: a limit of its own is reached."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "busy"
+
+
+class RefusedThere(AttemptFailed):
+    """A remote target says that the request is wrong, which it is not by the local model: another may do it."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "failed"
+
+
+class Looped(AttemptFailed):
+    """The request has come from another gateway, and is not sent on to a third one, which may be the first."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "loop"
+
+
 class BadElements(EdgewayError):
     """A BYTES tensor whose elements do not add up, found where it is decoded: in the worker."""
 

@@ -125,6 +125,8 @@ class Request(Struct, eq=False):
     """``allow`` or ``never``; None: as the deployment says."""
     traceparent: str | None = None
     tracestate: str | None = None
+    hops: int = 0
+    """Gateways that have sent it on to another one."""
     into: Mapping[str, RegionSpan] = {}
     """Outputs that are to be written into regions."""
     regions: Sequence[Region] = ()

@@ -68,6 +68,8 @@ class WorkerView(Protocol):
     reason: str
     since: float
     """Wall-clock seconds of the last change of state."""
+    remote: bool
+    """Its runs leave the device."""
     sheds: str
     """Band that shedding acts on: nominal, warm, hot or critical."""
 
@@ -104,6 +106,8 @@ class Target:
     """It does not agree with its golden samples here; ``failure`` says for which and by how much."""
     provenance: str = ""
     """Where what is loaded was proved to run."""
+    progress: str = ""
+    """What a load that takes its time is at; empty: it has not said, or there is none."""
     kind: str = ""
     """Of what runs it: its worker's, unless the loaded model runs on something else. Empty: nothing was loaded yet."""
     golden: str = ""
@@ -126,6 +130,8 @@ class Target:
     """When a run last ended well, monotonic."""
     shared: float = 1.0
     """Requests that share one run of the model, of late."""
+    signature: Signature | None = None
+    """What the version takes and gives, once that is settled: a remote model must go on fitting it."""
     output_bytes: int = 0
     """Largest answer seen: how much room a run's slot gets where the shapes do not say."""
 
@@ -174,7 +180,7 @@ class Target:
         if worker.state == "lost":
             return "lost", worker.reason, worker.since
         if self.handle == 0:
-            return "unknown", "loading", worker.since
+            return "unknown", f"loading: {self.progress}" if self.progress else "loading", worker.since
         since = time.time() - (now - breaker.since) if breaker.since else worker.since
         if breaker.reason:
             why = {"slow": "let an attempt expire", "failed": "runs failed", "lost": "attempts were lost"}

@@ -56,6 +56,26 @@ def typed(document: Document, kind: type[T]) -> T:
         raise _explain(document, kind, path, text) from None
 
 
+def section(data: Any, kind: type[T], below: KeyPath) -> T:
+    """A mapping whose kind another field decides, as a ``kind``; ``below``: where it stands in its section.
+
+    Raises:
+        Problem
+    """
+    try:
+        return msgspec.convert(data, kind, strict=True)
+    except msgspec.ValidationError as refused:
+        path, text = _place(str(refused))
+        if isinstance(refused.__cause__, Problem):
+            raise Problem((*below, *path, *refused.__cause__.path), refused.__cause__.problem) from None
+        if unknown := _UNKNOWN.search(text):
+            known = ", ".join(_keys(kind, path))
+            raise Problem((*below, *path, unknown["name"]), f"unknown field; known are {known}") from None
+        if missing := _MISSING.search(text):
+            raise Problem((*below, *path, missing["name"]), "is missing") from None
+        raise Problem((*below, *path), f"{text[:1].lower()}{text[1:]}, got {show(_value(data, path))}") from None
+
+
 def _place(message: str) -> tuple[KeyPath, str]:
     found = _PLACE.search(message)
     if found is None:

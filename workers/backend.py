@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple, runtime_checkable
 
+from workers.progress import Progress
+
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -162,6 +164,8 @@ class Settings:
     """How long to look for the next frame before going to sleep."""
     cache: str = ""
     """Folder for what is built of models and may be used again, of this worker's own; empty: there is none."""
+    progress: Progress = field(default_factory=Progress)
+    """Where the backend says what a load is at that takes its time."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The backend's own settings; unknown ones are refused by the backend."""
 
@@ -233,6 +237,14 @@ class RunsElsewhere(Protocol):
 
     kind: str
     """As that of a backend, for this model; empty: the backend's."""
+
+
+@runtime_checkable
+class LoadsForLong(Protocol):
+    """A backend whose loads may take longer than the gateway would wait for them."""
+
+    load_seconds: float
+    """After which a load counts as hung, where the device config does not say. For other backends it is 300 s."""
 
 
 class Backend(Protocol):

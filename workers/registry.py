@@ -16,11 +16,12 @@ BUILT_IN = {
     "openvino": "workers.backends.openvino:OpenVinoBackend",
     "qnn": "workers.backends.qnn:QnnBackend",
     "simulated": "workers.backends.simulated:SimulatedBackend",
+    "tensorrt": "workers.backends.tensorrt:TensorrtBackend",
 }
 """Also declared as entry points; listed here because a worker may run under an interpreter without our metadata."""
 
-NOT_YET = ("remote", "tensorrt")
-"""Kinds that manifests may name already; the CPU serves in their place, degraded, reason ``lost``."""
+REMOTE = "remote"
+"""The gateway's own: no worker process speaks to an endpoint elsewhere. Listed, because it can be had."""
 
 
 def names() -> Dict[str, str]:
@@ -57,19 +58,15 @@ def find(name: str) -> Any:
 
 def listed() -> List[str]:
     """Names of all backends that there are or that manifests may name."""
-    return sorted({*names(), *NOT_YET})
+    return sorted({*names(), REMOTE})
 
 
 def probe_all(only: Optional[str] = None) -> Dict[str, Tuple[str, Probe]]:
     """Backend name -> its kind, and what it says of this device. One that can't be imported says why."""
     found = {name: _probe(name) for name in sorted(names()) if only in (None, name)}
-    for name in NOT_YET:
-        if name not in found and only in (None, name):
-            kind = "remote" if name == "remote" else "hardware"
-            remedy = (
-                "list cpu among the targets, which serves meanwhile, or install a distribution that adds the backend"
-            )
-            found[name] = kind, Probe(False, "this version has no backend of that name", remedy, code=UNSUPPORTED)
+    if only in (None, REMOTE):
+        reason = "an endpoint of the Open Inference Protocol elsewhere: a worker of the device config with options.url"
+        found[REMOTE] = REMOTE, Probe(True, reason)
     return found
 
 

@@ -22,6 +22,7 @@ from workers.backend import (
     BackendError,
     DeviceFault,
     InvalidInput,
+    LoadsForLong,
     Model,
     RunCancelled,
     RunsElsewhere,
@@ -44,6 +45,8 @@ from workers.spin import Spin
 
 REPORT_SECONDS = 0.1
 """Between two looks at the device; a report is sent when something changed, and once a second."""
+LOADING_SECONDS = 1.0
+"""Between two words about a load that goes on, and before the first."""
 ZOMBIE_SECONDS = 0.05
 """How long a cancelled run may go on before a spare thread takes its instance's place."""
 SPARES = 4
@@ -507,6 +510,10 @@ class Service:
             self._load(order)
 
     def _load(self, order: Any) -> None:
+        with self._settings.progress.of(order.model):
+            self._load_now(order)
+
+    def _load_now(self, order: Any) -> None:
         before, began = resident_bytes(), time.monotonic()
         try:
             loaded_model, rule = load(self._backend, order)
@@ -568,12 +575,13 @@ class Service:
             device=backend.device,
             formats=list(backend.formats),
             can_cancel=backend.can_cancel,
+            load_seconds=backend.load_seconds if isinstance(backend, LoadsForLong) else 0.0,
         )
 
     def _report(self) -> None:
         pause = threading.Event()
         last: Optional[Any] = None
-        sent = 0.0
+        sent = told = 0.0
         while True:
             heat = self._backend.heat()
             report = worker_pb2.Report(
@@ -590,10 +598,17 @@ class Service:
                 last, sent = worker_pb2.Report.FromString(report.SerializeToString()), now
                 report.resident_bytes = resident_bytes()
                 self._control(worker_pb2.ToGateway(report=report))
+            if now - told >= LOADING_SECONDS:
+                told = now
+                self._tell_of_loads()
             self._relieve()
             # A model that went leaves free memory, as a request does.
             self._upkeep.step(now, self._schedule.taken + len(self._schedule), self._answered + self._unloaded)
             pause.wait(REPORT_SECONDS)
+
+    def _tell_of_loads(self) -> None:
+        for model, text in self._settings.progress.told(LOADING_SECONDS):
+            self._control(worker_pb2.ToGateway(loading=worker_pb2.Loading(model=model, text=text)))
 
     def _control(self, message: Any) -> None:
         self._send(frames.pack_control(message.SerializeToString()))

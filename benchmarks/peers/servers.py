@@ -70,7 +70,11 @@ def _kserve(models: Path, work: Path, port: int, collector: str) -> Launch:
 
 def _triton(models: Path, work: Path, port: int, collector: str) -> Launch:
     del collector
-    folder = repository.triton(models, work / "models")
+    return triton_server(repository.triton(models, work / "models"), work, port)
+
+
+def triton_server(folder: Path, work: Path, port: int) -> Launch:
+    """Triton on a repository; its shared memory has the name of ``work`` in its own."""
     server = environments.triton_packages() / "pytriton" / "tritonserver" / "bin" / "tritonserver"
     command = [str(server), "--model-repository", str(folder)]
     command += ["--backend-directory", str(environments.triton_backends())]

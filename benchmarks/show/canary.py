@@ -177,7 +177,9 @@ def apply(
     wait_for(lambda: state(gateway, label) == "ready", 30, f"version {label}")
     targets = Control(gateway.control)
     wait_for(
-        lambda: all(t.reason != "loading" for t in targets.call("GetTargets", control.GetRequest(name="m")).targets),
+        lambda: all(
+            not t.reason.startswith("loading") for t in targets.call("GetTargets", control.GetRequest(name="m")).targets
+        ),
         30,
         "the load on all targets",
     )

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -53,19 +54,19 @@ class Load:
         return Counter(self.outcomes)
 
 
-def accelerator(gateway: Control, name: str = "cpu") -> object:
+def accelerator(gateway: Control, name: str = "cpu") -> Any:
     return gateway.call("GetAccelerators", control.GetRequest(name=name)).accelerators[0]
 
 
 def kill_and_time(gateway: Control) -> float:
     """Seconds from SIGKILL until another process of the worker is ready."""
-    old = accelerator(gateway).pid  # type: ignore[attr-defined]
+    old = accelerator(gateway).pid
     began = time.monotonic()
     os.kill(old, signal.SIGKILL)
 
     def back() -> bool:
         now = accelerator(gateway)
-        return now.pid not in (0, old) and now.state == "ready"  # type: ignore[attr-defined]
+        return now.pid not in (0, old) and now.state == "ready"
 
     wait_for(back, 10, "the worker's return")
     return time.monotonic() - began

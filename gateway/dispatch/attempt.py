@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from edgeway import frames
 from edgeway.datatypes import BY_CODE, nbytes
-from gateway.dispatch.link import Link, Pending
+from gateway.dispatch.link import Pending
 from gateway.dispatch.pool import Worker
+from gateway.dispatch.ports import AnyLink
 from gateway.errors import BadElements, DeviceError, EdgewayError, RunError, TargetSlow, WorkerLost
 from gateway.plan import KEPT, Plan
 from gateway.request import AttemptRecord, OutputTensor
@@ -22,7 +23,7 @@ class Attempt(Struct, eq=False):
 
     target: Target
     worker: Worker
-    link: Link
+    link: AnyLink
     record: AttemptRecord
     pending: Pending
     priority: int

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from edgeway.process import UNAVAILABLE, realtime_priority
-from gateway.config import WorkerConfig
+from gateway.config import REMOTE, WorkerConfig
 from gateway.device.presence import Accelerator
 
 _ONE_THREAD = {
@@ -94,6 +94,8 @@ def launch_all(configs: Iterable[WorkerConfig], terms: WorkerTerms) -> dict[str,
     """The first process of each worker, by name. One that can't be started is left to its supervisor, which says so."""
     launched: dict[str, Launched] = {}
     for config in configs:
+        if config.backend == REMOTE:
+            continue
         with contextlib.suppress(OSError):
             launched[config.name] = launch_worker(config, terms, time.monotonic())
     return launched

@@ -21,11 +21,15 @@ from gateway.errors import InvalidRequest, Shed, WorkerLost
 from gateway.plan import Plan
 from gateway.regions.placement import Placement
 from gateway.regions.region import RegionSpan
-from gateway.request import InputTensor
+from gateway.request import InputTensor, Request
 
 _FRAMES_PER_WAKE = 64
 """Frames taken before other work of the loop gets its turn."""
 _TRIM_SECONDS = 1.0
+LOAD_LIMIT = 300.0
+"""Seconds that a load may take where neither the device config nor the backend says."""
+WHILE_LOADING = 10.0
+"""Times its limit that a run may go without an answer beside a load: that may hold it up, but not for an hour."""
 _HANG_CHECK_SECONDS = 0.1
 """Between two looks at what is under way; none while nothing is."""
 
@@ -87,7 +91,7 @@ class Link:
         on_control: Callable[[worker_pb2.ToGateway], None],
         on_closed: Callable[[str], None],
         max_bytes: int,
-        load_limit: float = 300.0,
+        load_limit: float = LOAD_LIMIT,
     ) -> None:
         """Args:
         connection: our end of a SEQPACKET pair; the link owns it.
@@ -118,7 +122,7 @@ class Link:
         self._answered_at = 0.0
         """When an instance of the worker last came to an end with a run."""
         self._hang_check: asyncio.TimerHandle | None = None
-        self._load_limit = load_limit
+        self.load_limit = load_limit
         self._loading_since: float | None = None
 
     @property
@@ -129,7 +133,7 @@ class Link:
     def loading_since(self) -> float | None:
         """Since when the worker loads and warms up the model that it is at: set by whoever sends it orders.
 
-        Meanwhile its runs are not looked at, because a load may hold them up; but when it takes longer than
+        Meanwhile its runs have more time, because a load may hold them up; and when it takes longer than
         ``load_limit``, the worker is hung.
         """
         return self._loading_since
@@ -156,6 +160,7 @@ class Link:
         hang_limit: float,
         budget_end: float = 0.0,
         placement: Placement | None = None,
+        request: Request | None = None,
     ) -> Pending:
         """Copy the inputs into a slot (the one copy on their way) and ask for the run.
 
@@ -171,6 +176,7 @@ class Link:
                 or has not answered this run so long after it was cancelled, it is hung: the link is closed.
             budget_end: monotonic seconds; the worker lets it wait for others, or go with them, within that; 0: no end.
             placement: where tensors of it lie in regions; inputs that do are not copied.
+            request: whose run it is; for links that leave the device.
 
         Raises:
             WorkerLost: the link is closed.
@@ -304,13 +310,12 @@ class Link:
     def _check_hang(self) -> None:
         self._hang_check = None
         now = monotonic()
-        if self._loading_since is not None:
-            if now - self._loading_since > self._load_limit:
-                return self.close(f"hung: a load took more than {self._load_limit:g} s")
-        else:
-            hung = hung_for(self._pending.values(), self._answered_at, now)
-            if hung is not None:
-                return self.close(f"hung: a run had no answer for {hung:.1f} s")
+        if self._loading_since is not None and now - self._loading_since > self.load_limit:
+            return self.close(f"hung: a load took more than {self.load_limit:g} s")
+        patience = 1.0 if self._loading_since is None else WHILE_LOADING
+        hung = hung_for(self._pending.values(), self._answered_at, now, patience)
+        if hung is not None:
+            return self.close(f"hung: a run had no answer for {hung:.1f} s")
         if self._pending or self._loading_since is not None:
             self._look_for_hangs()
         return None
@@ -428,14 +433,15 @@ class Link:
         return f"<Link {state}, {self._slots!r}>"
 
 
-def hung_for(runs: Iterable[Pending], answered_at: float, now: float) -> float | None:
+def hung_for(runs: Iterable[Pending], answered_at: float, now: float, patience: float = 1.0) -> float | None:
     """Seconds for which a run has had no answer, if that is longer than its limit; None while there is progress.
 
     A run that was cancelled is answered at once by a worker that is alive, unless the chip can't stop. Any other may be
     queued behind others: while those come to an end (at ``answered_at`` the last), the worker is not hung.
+    ``patience``: times its limit that each may take.
     """
     for run in runs:
         silent = now - (max(run.since, answered_at) if run.cancelled is None else run.cancelled)
-        if silent > run.hang_limit:
+        if silent > run.hang_limit * patience:
             return silent
     return None

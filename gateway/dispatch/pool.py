@@ -13,8 +13,9 @@ from edgeway.v1 import worker_pb2
 from gateway.config import WorkerConfig
 from gateway.device.sensors import Reading, reported
 from gateway.device.thermal import Heat
-from gateway.dispatch.link import Link
+from gateway.dispatch.link import LOAD_LIMIT
 from gateway.dispatch.orders import load_message
+from gateway.dispatch.ports import AnyLink
 from gateway.errors import WorkerLost
 from gateway.request import Quantisation, Signature, TensorSpec
 from gateway.target import SHARED_LEARNS, Golden, LoadOrder, Target
@@ -30,6 +31,7 @@ FADE_SECONDS = 0.02
 MOST_OVERTAKING = 0.9
 RATIO_AGE = 2.0
 """Seconds after its last run at which a service-time ratio says nothing of now."""
+_LONGEST_PROGRESS = 200
 BUSY_BACKLOG = 0.005
 """Seconds of other people's work before ours that make a target busy: the cheapest world of ours has 5 ms runs."""
 
@@ -64,6 +66,7 @@ class Worker:
         self.backend = config.backend
         self.hang_seconds = config.hang_seconds or HANG_SECONDS.get(config.backend, ACCELERATOR_HANG_SECONDS)
         self.kind = "cpu" if config.backend == "cpu" else "unknown"
+        self.remote = False
         self.instances = instances
         self.state = "unknown"
         self.reason = "starting"
@@ -83,7 +86,7 @@ class Worker:
         self.queued = 0
         self.resident_bytes = 0
         self.in_flight = 0
-        self.link: Link | None = None
+        self.link: AnyLink | None = None
         self._ahead = [0.0] * 10
         """By priority: sum of the run estimates of what is in flight."""
         self._pace = [0.0] * 10
@@ -183,11 +186,12 @@ class Worker:
                 if self.link is not None:
                     self.link.control(worker_pb2.ToWorker(unload=worker_pb2.Unload(model=handle)))
 
-    def attach(self, link: Link, hello: worker_pb2.Hello) -> None:
+    def attach(self, link: AnyLink, hello: worker_pb2.Hello) -> None:
         """A process is up: load everything it should have."""
         self.link = link
         self.kind, self.device, self.runtime = hello.kind, hello.device, hello.runtime
         self.formats = tuple(hello.formats)
+        link.load_limit = self.config.load_seconds or _sensible(hello.load_seconds) or LOAD_LIMIT
         self.instances = max(1, hello.instances)
         self.in_flight, self._ahead, self._backlog = 0, [0.0] * 10, 0.0
         self._loading.clear()
@@ -204,7 +208,7 @@ class Worker:
         self.link = None
         self.pid = 0
         for wanted in self._wanted.values():
-            wanted.target.handle = 0
+            wanted.target.handle, wanted.target.progress = 0, ""
         self._become("lost", reason)
         self.introduced.set()
 
@@ -216,10 +220,12 @@ class Worker:
         elif which == "load_failed":
             self._load_ended(message.load_failed.model)
             self._load_failed(message.load_failed)
+        elif which == "loading":
+            self._goes_on(message.loading)
         elif which == "report":
             self._report(message.report)
 
-    def require_link(self) -> Link:
+    def require_link(self) -> AnyLink:
         """Raises WorkerLost while no process is up."""
         if self.link is None:
             raise WorkerLost(self.reason or "the worker is starting", began=False)
@@ -267,12 +273,18 @@ class Worker:
         if self.link is not None:
             self.link.loading_since = time.monotonic() if self._loading else None
 
+    def _goes_on(self, loading: worker_pb2.Loading) -> None:
+        wanted = self._wanted.get(loading.model)
+        if wanted is not None:
+            wanted.target.progress = loading.text[:_LONGEST_PROGRESS]
+
     def _loaded(self, loaded: worker_pb2.Loaded) -> None:
         wanted = self._wanted.get(loaded.model)
         if wanted is None:
             return
         target = wanted.target
         target.handle, target.failure, target.provenance = loaded.model, "", loaded.provenance
+        target.progress = ""
         target.kind = loaded.kind or self.kind
         if loaded.golden:
             self._agreed.add(_artifact(wanted.order))
@@ -291,7 +303,7 @@ class Worker:
         if wanted is None:
             return
         reason = worker_pb2.LoadFailed.Reason.Name(failed.reason).lower()
-        wanted.target.handle = 0
+        wanted.target.handle, wanted.target.progress = 0, ""
         wanted.target.barred = failed.reason == worker_pb2.LoadFailed.BARRED
         wanted.target.failure = f"barred: {failed.message}" if wanted.target.barred else failed.message or reason
         if wanted.target.barred:
@@ -335,6 +347,11 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} {self.backend} {self.state} pid {self.pid} {self.in_flight}/{self.instances} busy>"
+
+
+def _sensible(seconds: float) -> float:
+    """What a worker says, if it is a time; else 0."""
+    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
 
 
 def _artifact(order: LoadOrder) -> tuple[str, Golden | None]:

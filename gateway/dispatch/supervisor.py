@@ -134,7 +134,7 @@ class Supervisor:
             if not closed.done():
                 closed.set_result(why)
 
-        link = Link(launched.connection, loop, control, ended, self._max_bytes, self._worker.config.load_seconds)
+        link = Link(launched.connection, loop, control, ended, self._max_bytes)
         ready_at: float | None = None
         try:
             await asyncio.wait(_futures(hello, closed, died), timeout=START_LIMIT, return_when=asyncio.FIRST_COMPLETED)

@@ -200,6 +200,7 @@ class _Walk(Struct, eq=False):
                 hang_limit=max(HANG_FACTOR * p99, worker.hang_seconds) + target.batch_delay,
                 budget_end=self.budget.deadline if expire_at is None else expire_at,
                 placement=self.placement,
+                request=self.request,
             )
         except EdgewayError as failed:
             record.ended, record.error, record.reason = self.stage.clock(), str(failed), failed.reason
@@ -249,7 +250,9 @@ class _Walk(Struct, eq=False):
         if reply is not None:
             return self._taken(newest, reply)
         begun = newest.pending.begun
-        if is_dying(newest.worker.pid):  # the end of its link is seen only when its memory is freed
+        if not newest.worker.remote and is_dying(
+            newest.worker.pid
+        ):  # the end of its link is seen only when its memory is freed
             lost = WorkerLost(f"{newest.target.name} died", began=begun)
             self._died(newest, lost)
             newest.give_up(self.stage.clock(), str(lost))

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from gateway.admission.gradient import GradientLimit
-from gateway.config import WorkerConfig
+from gateway.config import REMOTE, WorkerConfig
 from gateway.device.sensors import Reading
 from gateway.device.thermal import Heat
 from gateway.dispatch.disposable import Disposables
 from gateway.dispatch.launch import Launched, WorkerTerms, instances_of, process_settings
 from gateway.dispatch.pool import Worker
+from gateway.dispatch.remote import Connect, RemoteKeeper, RemoteWorker
 from gateway.dispatch.supervisor import Supervisor
 from gateway.dispatch.zygote import Zygote
 from gateway.request import Signature
@@ -34,6 +35,7 @@ class Workers:
         emit: Callable[..., None],
         changed: Callable[[], None],
         max_bytes: int,
+        connect: Connect,
     ) -> None:
         """Args:
         configs: of all of them, the CPU's among them.
@@ -42,20 +44,31 @@ class Workers:
         emit: records an event.
         changed: called when a worker's state has changed.
         max_bytes: largest answer.
+        connect: makes connections to remote endpoints.
         """
         self._launched = launched
-        self._workers = {
-            config.name: Worker(config, instances_of(config, terms.inherited), emit, changed) for config in configs
-        }
+        self._workers: dict[str, Worker] = {}
+        self._keepers: list[RemoteKeeper] = []
+        for config in configs:
+            if config.backend == REMOTE:
+                remote = RemoteWorker(config, emit, changed)
+                self._workers[config.name] = remote
+                self._keepers.append(RemoteKeeper(remote, connect, max_bytes))
+            else:
+                self._workers[config.name] = Worker(config, instances_of(config, terms.inherited), emit, changed)
         self.own = own = next(worker.config for worker in self._workers.values() if worker.backend == "cpu")
         """Config of the CPU's worker."""
         self._zygote = Zygote("cpu", own.python, own.env, terms.inherited)
         self.disposables = Disposables(self._zygote, process_settings(own, terms.inherited), max_bytes)
-        self._supervisors = {name: Supervisor(worker, emit, max_bytes, terms) for name, worker in self._workers.items()}
+        self._supervisors = {
+            worker.name: Supervisor(worker, emit, max_bytes, terms) for worker in self if not worker.remote
+        }
 
     def start(self) -> None:
         for name, supervisor in self._supervisors.items():
             supervisor.start(self._launched.pop(name, None))
+        for keeper in self._keepers:
+            keeper.start()
 
     def start_spares(self) -> None:
         """Have disposable workers at hand; once the others are up, which have more use for the cores."""
@@ -64,7 +77,11 @@ class Workers:
 
     async def stop(self) -> None:
         await self.disposables.stop()
-        await asyncio.gather(self._zygote.stop(), *(supervisor.stop() for supervisor in self._supervisors.values()))
+        await asyncio.gather(
+            self._zygote.stop(),
+            *(supervisor.stop() for supervisor in self._supervisors.values()),
+            *(keeper.stop() for keeper in self._keepers),
+        )
 
     async def introduced(self) -> None:
         """Returns when every worker has come up or failed to, but after ``START_WAIT`` at the latest."""
@@ -102,9 +119,14 @@ class Workers:
             return [entry]
         return [worker.name for worker in self if worker.backend == entry]
 
+    def remote(self, entry: str) -> bool:
+        """Whether an entry of ``targets`` means remote workers, and no others."""
+        return bool(self.resolve(entry)) and all(self._workers[name].remote for name in self.resolve(entry))
+
     def everyone(self) -> Sequence[str]:
-        """All workers, accelerators first, otherwise in the order of the device config."""
-        return [worker.name for worker in sorted(self, key=lambda worker: worker.backend == "cpu")]
+        """All workers of this device, accelerators first, otherwise in the order of the device config."""
+        here = (worker for worker in self if not worker.remote)
+        return [worker.name for worker in sorted(here, key=lambda worker: worker.backend == "cpu")]
 
     async def target(self, worker: str, preference: int, suffix: Callable[[str], str]) -> Target:
         found = self._workers[worker]

@@ -12,7 +12,7 @@ from edgeway import parameters as names
 from edgeway.datatypes import BY_NAME, nbytes
 from edgeway.frames import MAX_DIMS, MAX_TENSORS
 from edgeway.v1.open_inference_pb2 import ModelInferRequest
-from gateway.errors import InvalidRequest, NotOffered
+from gateway.errors import Conflict, InvalidRequest, NotOffered
 from gateway.front.contents import raw_of
 from gateway.front.region_forms import RegionForm, region_form
 from gateway.front.regions import RegionOffer
@@ -33,6 +33,8 @@ _TOLERATED = ("triton_enable_empty_final_response",)
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 _AS_METADATA = {names.metadata_key(name): name for name in (names.ROUTE_KEY, names.STREAM_KEY, names.DEGRADE)}
 _AS_METADATA |= {name: name for name in (names.TIMEOUT, names.PRIORITY)}
+_AS_METADATA[names.metadata_key(names.HOPS)] = names.HOPS
+_MOST_HOPS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +369,7 @@ def _from_metadata(request: Request, metadata: Iterable[tuple[str, str | bytes]]
         elif key in _AS_METADATA:
             found[_AS_METADATA[key]] = value
     if found:
-        for name in (names.TIMEOUT, names.PRIORITY):
+        for name in (names.TIMEOUT, names.PRIORITY, names.HOPS):
             if name in found:
                 try:
                     found[name] = int(found[name])
@@ -394,6 +396,12 @@ def _from_parameters(request: Request, given: Mapping[str, Any]) -> None:
             if value not in ("allow", "never"):
                 raise InvalidRequest(f"parameter {key}: expected allow or never, got {value!r}")
             request.degrade = value
+        elif key == names.HOPS:
+            if not _is_integer(value) or value < 0:
+                raise InvalidRequest(f"parameter {key}: expected an integer >= 0, got {value!r}")
+            if value > _MOST_HOPS:
+                raise Conflict(f"the request has come through {value} gateways, which may name each other: refused")
+            request.hops = value
         elif key in _SEQUENCE:
             if value not in (0, "", False):
                 raise NotOffered("sequences are not offered")

@@ -18,7 +18,7 @@ MAX_FIELDS = 4096
 MAX_HEADER = 64 * 1024
 """Bytes without tensors. protobuf objects take up to 50 times the bytes they come from."""
 
-_INPUT, _RAW, _CONTENTS = 5 << 3 | 2, 7 << 3 | 2, 5 << 3 | 2
+_INPUT, _CONTENTS = 5 << 3 | 2, 5 << 3 | 2
 """Tags: field number and wire type."""
 
 
@@ -34,8 +34,9 @@ class Scanned:
     contents: dict[int, memoryview]
 
 
-def scan(message: bytes) -> Scanned:
-    """Walk the message.
+def scan(message: bytes, raw_field: int = 7) -> Scanned:
+    """Walk the message; ``raw_field``: number of its raw tensors, 6 in a ModelInferResponse, which has its outputs
+    where a request has its inputs.
 
     Raises:
         InvalidRequest: not protobuf, or beyond the limits.
@@ -45,6 +46,7 @@ def scan(message: bytes) -> Scanned:
     parts: list[memoryview] = []
     raw: list[tuple[int, int]] = []
     inputs: list[tuple[int, int, int]] = []
+    raw_tag = raw_field << 3 | 2
     while at < end:
         fields += 1
         if fields > MAX_FIELDS:
@@ -55,7 +57,7 @@ def scan(message: bytes) -> Scanned:
         if tag >= 0x80:
             tag, at = _varint(message, begin, end)
         value, at = _skip(message, tag, at, end)
-        if tag == _RAW:
+        if tag == raw_tag:
             if kept < begin:
                 parts.append(view[kept:begin])
             raw.append((value, at))

@@ -25,6 +25,8 @@ from gateway.target import Version
 
 GRACE = 0.3
 """Seconds that slower targets get to join before a version goes into traffic on the first one."""
+_AGAIN = 0.1
+"""Seconds after which a version may have turned out to wait for a remote target only."""
 UNUSED_AFTER = 60.0
 """Seconds without a request after which a version that only pins reach makes room when memory is short."""
 RETURN_AFTER = 300.0
@@ -198,9 +200,13 @@ class Catalog:
         self._loader.close()
 
     async def settled(self) -> None:
-        """Returns when no version is on its way up any more."""
-        while waiting := [task for task in self._tasks if not task.done()]:
-            await asyncio.wait(waiting)
+        """Returns when no version is on its way up any more, but for those that wait for a remote target."""
+        while waiting := [task for task in self._tasks - self._abroad() if not task.done()]:
+            await asyncio.wait(waiting, timeout=_AGAIN)
+
+    def _abroad(self) -> set[asyncio.Task[None]]:
+        revisions = (revision for deployment in self._deployments.values() for revision in deployment.revisions)
+        return {revision.task for revision in revisions if revision.abroad and revision.task is not None}
 
     def _begin(self, deployment: Deployment, revision: Revision) -> None:
         revision.task = self._spawn(self._bring_up(deployment, revision))

@@ -14,6 +14,7 @@ from gateway.models.fetches import Fetches
 from gateway.models.manifest import Check
 from gateway.models.revision import Plan, PlannedArtifact, Revision
 from gateway.models.store import Artifact, ArtifactRefused
+from gateway.remote.agreement import mismatch
 from gateway.request import Signature, TensorSpec
 from gateway.target import Golden, LoadOrder, Target, Version
 
@@ -37,6 +38,10 @@ class Workers(Protocol):
 
     def resolve(self, entry: str) -> Sequence[str]:
         """Names of the workers that an entry of ``targets`` means; empty: this device has none."""
+        ...
+
+    def remote(self, entry: str) -> bool:
+        """Whether an entry of ``targets`` means targets beyond this device only."""
         ...
 
     def everyone(self) -> Sequence[str]:
@@ -97,19 +102,27 @@ class Loader:
 
         try:
             golden = fetches.start(_GOLDEN, plan.golden, waits) if plan.golden is not None else None
-            if len(plan.artifacts) == 1:  # whatever the workers say, it is this one
+            revision.abroad = plan.may_leave and all(self._workers.remote(entry) for entry in plan.targets)
+            if len(plan.artifacts) == 1 and not revision.abroad:  # whatever the workers say, it is this one
                 fetches.start("0", plan.artifacts[0].fetch, waits)
             revision.targets = await self._targets(plan)
             sources = self._sources[fetches] = []
             for number, planned in enumerate(plan.artifacts):
-                takers = [t for t in revision.targets if t.worker is not None and _chosen(plan, t) is planned]
+                takers = [t for t in revision.targets if _here(t) and _chosen(plan, t) is planned]
                 able = [target for target in takers if not target.failure]
                 if able:
                     fetched = fetches.start(str(number), planned.fetch, partial(waits, targets=able))
                     sources += [_Source(target, planned, fetched) for target in able]
             if golden is not None:
                 await _samples(golden)
-            await self._first(revision, sources, fetches)
+            if revision.abroad:
+                return  # it needs no file
+            try:
+                await self._first(revision, sources, fetches)
+            except ArtifactRefused as refused:
+                if not any(_remote(target) for target in revision.targets):
+                    raise
+                become(state, str(refused))
         except asyncio.CancelledError:
             self._end(revision)
             raise
@@ -134,12 +147,27 @@ class Loader:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             fetches.add(task)
             loading[task] = source.target
+        abroad: dict[asyncio.Task[Signature], Target] = {}
+        for target in targets:
+            if _remote(target) and not target.failure:
+                task = asyncio.create_task(self._reach(revision.plan, target, golden), name=f"load on {target.name}")
+                task.add_done_callback(lambda done: done.cancelled() or done.exception())
+                fetches.add(task)
+                abroad[task] = target
         waiting: set[asyncio.Task[Signature]] = set(loading)
         signature: Signature | None = None
         try:
             while waiting and signature is None:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 signature = next((f.result() for f in done if not f.cancelled() and f.exception() is None), None)
+            if signature is None and abroad:  # only then: what is here says what the model is
+                revision.abroad = True
+                revision.reason = "; ".join(f"{t.name}: {t.failure}" for t in targets if t.failure)
+                waiting = set(abroad)
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                signature = next(iter(done)).result()
+            elif signature is not None:
+                waiting |= set(abroad)
             if signature is None:
                 reasons = "; ".join(f"{t.name}: {t.failure or 'no such worker here'}" for t in targets)
                 raise Barred(reasons) if any(t.barred for t in targets) else NoTargetLoads(reasons)
@@ -148,7 +176,9 @@ class Loader:
         except asyncio.CancelledError:
             self._end(revision)
             raise
-        for future, target in loading.items():
+        for target in targets:
+            target.signature = signature
+        for future, target in (loading | abroad).items():
             future.add_done_callback(partial(_must_agree, target, signature))
         return Version(revision.plan.version, signature, tuple(targets))
 
@@ -211,6 +241,12 @@ class Loader:
         held = golden_of(golden, source.planned.check) if golden is not None else None
         return await self._workers.load(target, order_of(plan, artifact, held))
 
+    async def _reach(self, plan: Plan, target: Target, golden: Artifact | None) -> Signature:
+        """A remote target needs no file, only the name of what it should have, and what that must answer."""
+        held = golden_of(golden, _chosen(plan, target).check) if golden is not None else None
+        order = LoadOrder(plan.name, plan.version, "", plan.checksum, plan.batch_size, plan.batch_delay, golden=held)
+        return await self._workers.load(target, order)
+
     async def _targets(self, plan: Plan) -> list[Target]:
         targets: list[Target] = []
         names: dict[str, bool] = {}
@@ -223,10 +259,21 @@ class Loader:
             names = dict.fromkeys(self._workers.everyone(), True)
         for name, exists in names.items():
             if exists:
-                targets.append(await self._workers.target(name, len(targets), lambda kind: _for(plan, kind).suffix))
+                target = await self._workers.target(name, len(targets), lambda kind: _for(plan, kind).suffix)
+                if _remote(target) and not plan.may_leave:
+                    target.failure = "it is remote, and only a manifest that names it in targets may use it"
+                targets.append(target)
             else:
                 targets.append(Target(name, len(targets), None))
         return targets
+
+
+def _remote(target: Target) -> bool:
+    return target.worker is not None and target.worker.remote
+
+
+def _here(target: Target) -> bool:
+    return target.worker is not None and not target.worker.remote
 
 
 async def _samples(golden: asyncio.Task[Artifact]) -> None:
@@ -286,6 +333,11 @@ def _must_agree(target: Target, signature: Signature, future: asyncio.Future[Sig
     if future.cancelled() or future.exception() is not None:
         return
     theirs = future.result()
+    if _remote(target):
+        problem = mismatch(signature, theirs)
+        if problem:
+            target.failure = f"it is not the same model: {problem}"
+        return
     if _names(theirs) != _names(signature):
         target.failure = f"takes or gives other tensors than the first target: {_names(theirs)}"
         return

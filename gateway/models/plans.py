@@ -56,6 +56,7 @@ def plan_of(manifest: ModelDeployment, sequence: int, store: Store) -> Plan:
         golden=_fetch(golden, store),
         reference=_fetch(reference, store),
         targets=targets,
+        may_leave=bool(spec.targets),
         percent=spec.traffic.percent,
         budget=budget / 1e3 if budget else None,
         reject_infeasible=spec.latency.when_infeasible == "reject",
@@ -113,7 +114,7 @@ def _fetch(wanted: Wanted | None, store: Store) -> Callable[[Told], StoredFile] 
 def _same_files(manifest: ModelDeployment, batching: Batching) -> str:
     """Equal for manifests whose files, and how they are loaded, are the same."""
     spec = manifest.spec
-    parts = (spec.model, spec.artifacts, spec.golden, manifest.target_order(), batching)
+    parts = (spec.model, spec.artifacts, spec.golden, manifest.target_order(), bool(spec.targets), batching)
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 

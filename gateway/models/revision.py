@@ -55,6 +55,8 @@ class Plan:
     """Fetches the outputs that drift is measured against; blocks."""
     targets: tuple[str, ...] = ()
     """Worker names or backend kinds; empty: all workers that load such files."""
+    may_leave: bool = False
+    """The manifest has ``targets``: those among them that are remote are meant."""
     percent: int | None = None
     budget: float | None = None
     reject_infeasible: bool = False
@@ -116,6 +118,8 @@ class Revision:
     """It is not loaded only because memory was short: it is brought up again when there is enough."""
     held: bool = False
     """A command waits for it: it stays loaded, whatever the roll-out says so far."""
+    abroad: bool = False
+    """It has no target here that can serve it: it waits for a remote one, for as long as that takes."""
     granted: bool = False
     """It may take the memory that it needs, and has not yet."""
     retry_at: float = -math.inf

@@ -160,6 +160,8 @@ class Mirror:
             worker = target.worker
             if not isinstance(worker, Worker) or not target.accepts_work or worker.sheds != "nominal":
                 continue
+            if worker.remote:
+                continue  # copies do not leave the device
             if worker.backend == "cpu":
                 own = self._cpu.target(target.order) if target.order is not None else None
                 if own is not None and worker.in_flight < worker.instances and _free(own):

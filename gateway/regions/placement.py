@@ -54,6 +54,19 @@ class Placement:
         """All that are used, some perhaps twice."""
         return self._placing.regions
 
+    def span(self, index: int) -> RegionSpan | None:
+        """Where an output is wanted in a region."""
+        return self._placing.outputs.get(index)
+
+    def take(self) -> bool:
+        """Take the right to write the outputs, for a target without a process; False: another has it."""
+        if self.token is None:
+            return False
+        try:
+            return bool(os.read(self.token, 8))
+        except BlockingIOError:
+            return False
+
     def holds(self, index: int, nbytes: int) -> bool:
         """Whether an output of this size has its place in a region."""
         span = self._placing.outputs.get(index)

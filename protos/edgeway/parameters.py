@@ -12,6 +12,8 @@ STREAM_KEY = "edgeway_stream_key"
 """Request, text: a newer frame of the same key supersedes the one still waiting."""
 DEGRADE = "edgeway_degrade"
 """Request: ``allow`` or ``never``."""
+HOPS = "edgeway_hops"
+"""Request, 0 or 1: gateways that have sent it on to another one. What has come through one is sent on by none."""
 
 SHARED_MEMORY = "shared_memory_"
 """How parameters of tensors begin that say where in a region they lie."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import yaml
 
 from benchmarks.harness import wait_for
-from benchmarks.show.doctor import doctor, hiding, plugin, with_plugins
+from benchmarks.show.doctor import HIDE, doctor, hiding, plugin, with_plugins
 from gateway.dispatch.probes import Asked, probe_all
 from gateway.dispatch.refusal import refused
 
@@ -151,3 +153,18 @@ def test_an_interpreter_that_is_too_old_says_so(tmp_path):
 @pytest.mark.parametrize("line", ["", "unavailable", "unavailable: no json", "unavailable: [1]", "unavailable: 7"])
 def test_a_line_that_only_looks_like_a_refusal_is_none(line):
     assert refused(line) is None
+
+
+@pytest.mark.parametrize(
+    "hidden", [["numpy", "google", "grpc", "onnxruntime"], ["rich"], ["yaml"], ["msgspec"], ["click"]]
+)
+def test_the_command_itself_needs_no_runtime_and_names_what_else_it_lacks(hidden):
+    code = textwrap.dedent(HIDE.format(hidden=hidden)) + "from gateway.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True)
+    assert "Traceback" not in done.stdout + done.stderr
+    if "numpy" in hidden:
+        assert (done.returncode, "simulated" in done.stdout) == (0, True)
+    else:
+        assert done.returncode == 1
+        assert hidden[0] in done.stderr
+        assert "pip install" in done.stderr

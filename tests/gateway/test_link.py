@@ -465,6 +465,18 @@ def test_a_load_that_takes_too_long_is_a_hang_and_a_run_beside_a_load_is_none():
     played(scenario, load_limit=0.3)
 
 
+def test_a_run_that_hangs_beside_a_load_is_found_though_later():
+    async def scenario(pair: Pair) -> None:
+        pending = pair.infer(hang_limit=0.05)
+        pair.link.loading_since = pair.loop.time()
+        await asyncio.wait_for(pair.over.wait(), 5)
+        assert pair.closed[0].startswith("hung: a run had no answer for")
+        assert pair.loop.time() - pending.since >= 0.5
+        assert isinstance(pending.reply.exception(), WorkerLost)
+
+    played(scenario, load_limit=3600.0)
+
+
 def test_a_load_that_ends_in_time_is_no_hang():
     async def scenario(pair: Pair) -> None:
         pair.link.loading_since = pair.loop.time()

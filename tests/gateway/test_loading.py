@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,7 @@ class FakeWorker:
     reason: str = ""
     since: float = 0.0
     sheds: str = "nominal"
+    remote: bool = False
 
     def expected_wait(self, priority: int, now: float) -> float:
         return 0.0
@@ -52,6 +53,9 @@ class FakeWorkers:
     orders: dict[str, LoadOrder] = field(default_factory=dict)
     unloaded: list[str] = field(default_factory=list)
 
+    def remote(self, entry):
+        return entry == "far"
+
     def resolve(self, entry):
         return [entry] if entry in self.names else []
 
@@ -59,8 +63,8 @@ class FakeWorkers:
         return self.names
 
     async def target(self, worker, preference, suffix):
-        target = Target(worker, preference, FakeWorker(worker, worker))
-        if suffix(worker) not in FORMATS[worker]:
+        target = Target(worker, preference, FakeWorker(worker, worker, remote=worker == "far"))
+        if worker != "far" and suffix(worker) not in FORMATS[worker]:
             target.failure = f"{worker} loads {FORMATS[worker]}, not {suffix(worker)}"
         return target
 
@@ -308,3 +312,59 @@ async def test_without_its_golden_samples_no_version_comes_up():
     offered = revision(File("model.onnx").planned(), golden=File("golden.npz", refused="no such file"))
     with pytest.raises(ArtifactRefused, match="golden samples: no such file"):
         await up(Loader(FakeWorkers()), offered)
+
+
+REORDERED = Signature("other", (X,), (TensorSpec("more", "FP32", (-1,)), *SIGNATURE.outputs))
+
+
+def abroad(*files: PlannedArtifact, targets: tuple[str, ...] = ("far", "cpu"), named: bool = True) -> Revision:
+    """A revision with a remote target, which the manifest names in its targets or not."""
+    made = revision(*files, targets=targets)
+    made.plan = replace(made.plan, may_leave=named)
+    return made
+
+
+async def test_what_is_here_says_what_the_model_is_and_a_remote_one_has_to_fit():
+    gate = threading.Event()
+    workers = FakeWorkers(("far", "cpu"), signatures={"far": REORDERED})
+    offered = abroad(File("model.onnx", gate).planned())
+    loading = asyncio.create_task(up(Loader(workers), offered))
+    await asyncio.sleep(0.05)
+    gate.set()
+    version = await loading
+    await asyncio.sleep(0)
+    assert version.signature == SIGNATURE
+    assert [target.failure for target in offered.targets] == ["", ""]
+    assert {target.signature for target in offered.targets} == {SIGNATURE}
+
+
+async def test_a_remote_model_that_does_not_fit_is_kept_out_and_the_rest_serves():
+    other = Signature("other", (TensorSpec(X.name, "INT64", X.shape),), SIGNATURE.outputs)
+    offered = abroad(File("model.onnx").planned())
+    await up(Loader(FakeWorkers(("far", "cpu"), signatures={"far": other})), offered)
+    await asyncio.sleep(0)
+    assert [bool(target.failure) for target in offered.targets] == [True, False]
+    assert "is INT64" in offered.targets[0].failure
+
+
+async def test_a_remote_target_alone_needs_no_file():
+    workers, file = FakeWorkers(("far",)), File("model.onnx", refused="no such file")
+    version = await up(Loader(workers), abroad(file.planned(), targets=("far",)))
+    assert version.signature == SIGNATURE
+    assert file.tries == 0
+    assert workers.orders["far"].path == ""
+
+
+async def test_where_no_file_can_be_had_the_remote_target_serves():
+    offered = abroad(File("model.onnx", refused="no such file").planned())
+    version = await up(Loader(FakeWorkers(("far", "cpu"))), offered)
+    assert version.signature == SIGNATURE
+    assert [target.accepts_work for target in offered.targets] == [True, False]
+
+
+async def test_a_manifest_that_does_not_name_it_in_targets_never_gets_a_remote_one():
+    workers = FakeWorkers(("far", "cpu"))
+    offered = abroad(File("model.onnx").planned(), named=False)
+    await up(Loader(workers), offered)
+    assert set(workers.orders) == {"cpu"}
+    assert "only a manifest that names it in targets" in offered.targets[0].failure

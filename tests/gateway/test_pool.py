@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeway.v1 import worker_pb2
 from gateway.config import WorkerConfig
 from gateway.dispatch.pool import Worker
+from gateway.target import LoadOrder, Target
 
 
 class FakeLink:
@@ -108,3 +110,38 @@ def test_what_was_sent_and_has_ended_leaves_nothing_behind(sent):
     assert busy.expected_wait(9, 0.0) == 0.0
     busy.sent(1, 0.001, 0.0)
     assert busy.expected_wait(1, 0.0) == pytest.approx(0.001)
+
+
+class DumbLink(FakeLink):
+    """Takes orders and says nothing."""
+
+    load_limit = 0.0
+    loading_since: float | None = None
+
+    def control(self, message: object) -> None:
+        """Nobody carries it out."""
+
+
+@pytest.mark.parametrize(
+    ("configured", "declared", "limit"),
+    [(None, 0.0, 300.0), (None, 3600.0, 3600.0), (5.0, 3600.0, 5.0), (None, float("nan"), 300.0), (None, -1.0, 300.0)],
+)
+def test_a_load_may_take_what_the_config_says_else_the_backend_else_five_minutes(configured, declared, limit):
+    config = WorkerConfig(name="w", backend="simulated", load_seconds=configured)
+    made, link = Worker(config, 1, lambda *a, **k: None, lambda: None), DumbLink()
+    made.attach(link, worker_pb2.Hello(load_seconds=declared))
+    assert link.load_limit == limit
+
+
+async def test_a_target_tells_what_its_load_is_at_until_it_has_ended():
+    made = worker()
+    made.attach(DumbLink(), worker_pb2.Hello(kind="hardware"))
+    target = Target("w", 0, made)
+    made.want(target, LoadOrder("m", "1", "/m.onnx", "0" * 64))
+    assert target.health(0.0)[:2] == ("unknown", "loading")
+    made.received(worker_pb2.ToGateway(loading=worker_pb2.Loading(model=1, text="building the engine, 43 s")))
+    assert target.health(0.0)[:2] == ("unknown", "loading: building the engine, 43 s")
+    made.received(worker_pb2.ToGateway(loading=worker_pb2.Loading(model=99, text="of a model that was dropped")))
+    made.received(worker_pb2.ToGateway(load_failed=worker_pb2.LoadFailed(model=1, message="no")))
+    assert target.health(0.0)[:2] == ("lost", "no")
+    assert target.progress == ""

@@ -26,7 +26,11 @@ def deploy(gateway, folder: Path, targets="[sim, cpu]", more="", model=None) -> 
     path = manifest(folder, "m", "1", (model or scaled(2.0)).SerializeToString(), spec, "simulated")
     done = gateway.run("apply", "-f", path, "--wait")
     assert done.returncode == 0, done.stderr
-    wait_for(lambda: all(t["reason"] != "loading" for t in gateway.get("targets", "m")), 10, "the load on every target")
+    wait_for(
+        lambda: all(not t["reason"].startswith("loading") for t in gateway.get("targets", "m")),
+        10,
+        "the load on every target",
+    )
 
 
 def ask(client: Client, **options):

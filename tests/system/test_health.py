@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +33,11 @@ def deploy(gateway, folder: Path, targets="[sim, cpu]", latency="budgetMs: 200",
     path = manifest(folder, "m", "1", (model or scaled(2.0)).SerializeToString(), spec, "simulated")
     done = gateway.run("apply", "-f", path, "--wait")
     assert done.returncode == 0, done.stderr
-    wait_for(lambda: all(t["reason"] != "loading" for t in gateway.get("targets", "m")), 10, "the load on every target")
+    wait_for(
+        lambda: all(not t["reason"].startswith("loading") for t in gateway.get("targets", "m")),
+        10,
+        "the load on every target",
+    )
 
 
 def ask(client: Client, **options):
@@ -212,12 +217,13 @@ def test_a_version_that_needs_more_memory_than_there_is_fails_with_the_reason(fo
 
 def test_a_load_that_never_ends_costs_the_process_and_nobody_else(folder, gateway_in):
     device = config({"faults": [{"at": 0, "hang": True, "seconds": 3600}]})
-    device["workers"][0]["loadSeconds"] = 0.5
+    device["workers"][0]["loadSeconds"] = 3
     put(folder / "models", "m", scaled(2.0))
     gateway = gateway_in(device, "--model-repository", str(folder / "models"))
     with Client(gateway.unix) as client:
         wait_for(lambda: gateway.get("targets", "m"), 10, "the deployment")
         wait_for(lambda: target(gateway, "cpu")["state"] == "ready", 20, "the CPU's load")
         assert ask(client).served_by == "cpu"
+        wait_for(lambda: re.fullmatch("loading: [0-9]+ s", target(gateway, "sim")["reason"]), 20, "its progress")
         wait_for(lambda: any("hung: a load" in e["message"] for e in gateway.get("events")), 20, "the end of the load")
         assert ask(client).served_by == "cpu"

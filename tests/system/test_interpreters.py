@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -74,5 +75,22 @@ def test_without_a_config_what_was_found_and_what_it_lacks_is_told_and_the_cpu_s
     (told,) = [event["message"] for event in gateway.get("events") if event["kind"] == "accelerator-found"]
     assert "fastrpc-cdsp" in told
     assert "onnxruntime-qnn" in told
+    with Client(gateway.unix, deadline_ms=10_000) as client:
+        assert client.infer("double", X)["y"].tolist() == [2, -4]
+
+
+def test_a_worker_of_a_found_accelerator_is_started_and_says_why_it_can_not_serve(folder, gateway_in):
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        pytest.skip("ai-edge-litert is not installed")
+    (folder / "dev").mkdir()
+    (folder / "dev" / "apex_0").touch()  # no chip is behind it
+    put(folder / "models", "double", scaled(2.0))
+    roots = {"sysfsRoot": str(folder / "sys"), "devRoot": str(folder / "dev")}
+    gateway = gateway_in({"accelerators": roots}, "--model-repository", str(folder / "models"))
+    wait_for(lambda: gateway.worker("edgetpu")["code"], 10, "its reason")
+    found = gateway.worker("edgetpu")
+    assert (found["state"], found["backend"]) == ("lost", "edgetpu")
+    assert found["reason"]
+    assert found["remedy"]
     with Client(gateway.unix, deadline_ms=10_000) as client:
         assert client.infer("double", X)["y"].tolist() == [2, -4]

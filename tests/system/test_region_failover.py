@@ -34,7 +34,11 @@ def deploy(gateway: Gateway, folder: Path, budget_ms: int = 400) -> None:
     path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), spec, "simulated")
     done = gateway.run("apply", "-f", path, "--wait")
     assert done.returncode == 0, done.stderr
-    wait_for(lambda: all(t["reason"] != "loading" for t in gateway.get("targets", "m")), 10, "the load on every target")
+    wait_for(
+        lambda: all(not t["reason"].startswith("loading") for t in gateway.get("targets", "m")),
+        10,
+        "the load on every target",
+    )
 
 
 @pytest.mark.parametrize("fault", ["crash", "hang", "error"])

@@ -31,6 +31,7 @@ SHORT = {
     "shared_memory": ["--only", "safety", "--count", "200"],
     "model_files": [],
     "disk_faults": ["--every", "9"],
+    "gpu_trap": [],
     "npu_trap": [],
     "power_cuts": ["--cuts", "4", "--controls", "1"],
     "fetch": ["--mb", "10", "--cuts", "6"],
@@ -43,13 +44,26 @@ SHORT = {
     "drift": ["--reference", "250", "--recorded", "200", "--turned", "100", "--starts", "20", "--replayed", "50000"],
     "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
     "faults": ["--calls", "100"],
+    "remote": ["--only", "edgeway", "--kills", "1", "--no-control"],
     "third_party": [],
     "load_cycles": ["--cycles", "100", "--leaky", "40"],
     "doctor": ["--only", "config"],
 }
 
 
-TIMED = {"batching", "canary-bad", "shadow", "kill", "hang", "refusal", "overload", "heat-ramp", "heat-hidden", "never"}
+TIMED = {
+    "batching",
+    "canary-bad",
+    "shadow",
+    "kill",
+    "hang",
+    "refusal",
+    "overload",
+    "heat-ramp",
+    "heat-hidden",
+    "never",
+    "remote",
+}
 """These judge milliseconds. A shared machine may stand still for 100 ms in the few seconds of a short form, which is no
 fault of what is shown; one that falls short twice in a row has something to say."""
 

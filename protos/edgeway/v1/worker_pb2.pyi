@@ -30,7 +30,7 @@ class Quantization(_message.Message):
     def __init__(self, scale: _Optional[_Iterable[float]] = ..., zero_point: _Optional[_Iterable[int]] = ..., axis: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("backend", "kind", "pid", "instances", "runtime", "device", "formats", "can_cancel")
+    __slots__ = ("backend", "kind", "pid", "instances", "runtime", "device", "formats", "can_cancel", "load_seconds")
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class Hello(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     FORMATS_FIELD_NUMBER: _ClassVar[int]
     CAN_CANCEL_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     backend: str
     kind: str
     pid: int
@@ -47,7 +48,8 @@ class Hello(_message.Message):
     device: str
     formats: _containers.RepeatedScalarFieldContainer[str]
     can_cancel: bool
-    def __init__(self, backend: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., instances: _Optional[int] = ..., runtime: _Optional[str] = ..., device: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., can_cancel: bool = ...) -> None: ...
+    load_seconds: float
+    def __init__(self, backend: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., instances: _Optional[int] = ..., runtime: _Optional[str] = ..., device: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., can_cancel: bool = ..., load_seconds: _Optional[float] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("model", "name", "version", "path", "sha256", "warmup_runs", "batching", "external", "golden", "background")
@@ -162,6 +164,14 @@ class LoadFailed(_message.Message):
     message: str
     def __init__(self, model: _Optional[int] = ..., reason: _Optional[_Union[LoadFailed.Reason, str]] = ..., message: _Optional[str] = ...) -> None: ...
 
+class Loading(_message.Message):
+    __slots__ = ("model", "text")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    model: int
+    text: str
+    def __init__(self, model: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
 class Unload(_message.Message):
     __slots__ = ("model",)
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -215,17 +225,19 @@ class ToWorker(_message.Message):
     def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., unload: _Optional[_Union[Unload, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ...) -> None: ...
 
 class ToGateway(_message.Message):
-    __slots__ = ("hello", "loaded", "load_failed", "unloaded", "report", "heartbeat")
+    __slots__ = ("hello", "loaded", "load_failed", "unloaded", "report", "heartbeat", "loading")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     LOAD_FAILED_FIELD_NUMBER: _ClassVar[int]
     UNLOADED_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    LOADING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     loaded: Loaded
     load_failed: LoadFailed
     unloaded: Unloaded
     report: Report
     heartbeat: Heartbeat
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., load_failed: _Optional[_Union[LoadFailed, _Mapping]] = ..., unloaded: _Optional[_Union[Unloaded, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    loading: Loading
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., load_failed: _Optional[_Union[LoadFailed, _Mapping]] = ..., unloaded: _Optional[_Union[Unloaded, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., loading: _Optional[_Union[Loading, _Mapping]] = ...) -> None: ...

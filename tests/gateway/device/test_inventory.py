@@ -81,7 +81,7 @@ def test_a_simulated_accelerator_uses_the_tree_of_the_device_when_that_is_a_fake
 
 
 def test_a_target_elsewhere_has_no_sensors():
-    assert readers_of(config("remote"), HeatSettings()) == []
+    assert readers_of(config("remote", options={"url": "127.0.0.1:1"}), HeatSettings()) == []
 
 
 def test_a_raspberry_pi_is_told_by_the_bits_of_its_firmware(tree):

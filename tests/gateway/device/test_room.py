@@ -28,6 +28,7 @@ class FakeWorker:
     backend: str = "cpu"
     kind: str = "cpu"
     state: str = "ready"
+    remote: bool = False
     reason: str = ""
     since: float = 0.0
 
@@ -45,6 +46,9 @@ class FakeWorkers:
 
     def resolve(self, entry):
         return ["cpu"]
+
+    def remote(self, entry):
+        return False
 
     def everyone(self):
         return ["cpu"]

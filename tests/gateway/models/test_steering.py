@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,11 +33,14 @@ class FakeWorkers:
     def resolve(self, entry):
         return ["cpu"]
 
+    def remote(self, entry):
+        return False
+
     def everyone(self):
         return ["cpu"]
 
     async def target(self, worker, preference, suffix):
-        return Target(worker, preference, object())
+        return Target(worker, preference, SimpleNamespace(remote=False, state="ready"))
 
     def load(self, target, order):
         future = asyncio.get_running_loop().create_future()
