@@ -28,7 +28,7 @@ from edgeway import frames
 from edgeway.tensors import BY_NAME, datatype_of
 from gateway.dispatch.launch import source_roots
 from workers.backend import CODES, BackendUnavailable
-from workers.registry import NOT_YET, find, names
+from workers.registry import find, names
 
 pytestmark = pytest.mark.system
 
@@ -400,7 +400,7 @@ def test_an_unknown_option_is_refused_by_name(place):
 
 
 @pytest.mark.skipif(bool(CHOSEN), reason="only where no backend is chosen")
-@pytest.mark.parametrize("name", sorted({*names(), *NOT_YET}))
+@pytest.mark.parametrize("name", sorted(names()))
 def test_a_backend_that_is_not_present_says_why_and_what_to_do(name):
     seen = _look(name, sys.executable)
     probe = seen["probe"]
