@@ -45,11 +45,14 @@ ENDED_WITHIN = 0.5
 DECLARED = """
 import json, sys
 from dataclasses import asdict
+from workers.backend import Settings
 from workers.registry import find, probe_all
-kind, probe = probe_all(sys.argv[1])[sys.argv[1]]
+name, options = sys.argv[1], json.loads(sys.argv[2])
+kind, probe = probe_all(name)[name]
 declared = {}
 if probe.available:
-    backend = find(sys.argv[1])
+    backend = find(name)(Settings(name, options=options))
+    kind = backend.kind
     declared = {
         "formats": list(backend.formats),
         "datatypes": list(getattr(backend, "datatypes", ["FP32"])),
@@ -122,7 +125,7 @@ class Place:
 def _look(name: str, python: str) -> dict[str, Any]:
     """What the backend declares and says of this device under that interpreter."""
     done = subprocess.run(
-        [python, "-c", DECLARED, name],
+        [python, "-c", DECLARED, name, json.dumps(CHOSEN.get("options", {}))],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(source_roots())},
