@@ -57,9 +57,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--leaky", type=int, default=200, help="cycles of the control")
+    parser.add_argument("--only", default="", help="one backend: cpu or litert")
     options = parser.parse_args()
     verdict = Verdict(f"{options.cycles} times: load, run, unload")
     for backend, file in (("cpu", "digits-1.0.onnx"), ("litert", "digits-1.0.tflite")):
+        if options.only not in ("", backend):
+            continue
         try:
             python = {} if backend == "cpu" else {"python": str(runtimes.interpreter(backend))}
         except runtimes.Missing as missing:

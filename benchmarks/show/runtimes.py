@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 from benchmarks import runtimes
@@ -31,13 +32,15 @@ from gateway.cli.control import Control
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 FLOATS = {"tolerance": {"rtol": 0.01, "atol": 0.001}}
-HALVES = {"tolerance": {"rtol": 0.01, "atol": 0.02}}
-"""For a chip that computes in half precision."""
 EIGHT_BITS = {"top1": 0.96}
-READY_LIMIT = 180.0
-BUDGET_MS = 5000
+BYTES_FIRST = "digits-1.1-bytes-first.onnx"
+"""As the plug-in of QNN reads the frame rightly: see examples/digits/README.md."""
+READY_LIMIT = 400.0
+BUDGET_MS = 90_000
+"""The emulator takes 3 s for a frame, and some 20 on a busy machine: its times say nothing of a chip."""
 THREADS = 3
-SAMPLES = 25
+SAMPLES = 4
+ANSWERS_OF_AN_EMULATOR = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Runtime:
 
 
 RUNTIMES = (
-    Runtime("qnn", "digits-1.1.onnx", EIGHT_BITS, "emulator", "qnn"),
+    Runtime("qnn", BYTES_FIRST, EIGHT_BITS, "emulator", "qnn"),
     Runtime("openvino", "digits-1.0.onnx", FLOATS, "cpu", "openvino"),
     Runtime("litert", "digits-1.0.tflite", FLOATS, "cpu", "litert"),
     Runtime("cpu", "digits-1.0.onnx", FLOATS, "cpu"),
@@ -67,7 +70,6 @@ class Load:
         self.failures: list[str] = []
         self.answers: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
         self.kinds: dict[str, str] = {}
-        self.slowest = 0.0
         self._frames, self._scores = frames, scores
         self._turn = 0
         self._lock = threading.Lock()
@@ -77,7 +79,7 @@ class Load:
             thread.start()
 
     def _ask(self, address: str) -> None:
-        with Client(address) as client:
+        with Client(address, deadline_ms=BUDGET_MS) as client:
             while not self._stop.is_set():
                 with self._lock:
                     at = self._turn % len(self._frames)
@@ -90,7 +92,6 @@ class Load:
                 with self._lock:
                     self.answers[answer.served_by].append((answer["scores"], self._scores[at]))
                     self.kinds[answer.served_by] = answer.kind
-                    self.slowest = max(self.slowest, answer.wall_ms)
 
     def count(self, name: str) -> int:
         return len(self.answers[name])
@@ -113,13 +114,18 @@ def agreeing(rule: dict[str, Any], answers: list[tuple[np.ndarray, np.ndarray]])
     return excess <= limits["atol"], f"largest difference {largest:.2g} ({words})"
 
 
-def frames_of(count: int, seed: int) -> list[np.ndarray]:
-    spec = importlib.util.spec_from_file_location("frames", DIGITS / "frames.py")
+def part(name: str) -> Any:
+    """A module of the example."""
+    spec = importlib.util.spec_from_file_location(name, DIGITS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    camera = module.Frames(seed)
+    return module
+
+
+def frames_of(count: int, seed: int) -> list[np.ndarray]:
+    camera = part("frames").Frames(seed)
     return [camera.next()[0] for _ in range(count)]
 
 
@@ -149,11 +155,14 @@ def manifest(folder: Path, chosen: list[Runtime], frames: list[np.ndarray], scor
     """Of one version with a file for each runtime, beside those files and the golden samples."""
     np.savez(folder / "golden.npz", frame=np.stack(frames), scores=scores)
 
+    for file in ("digits-1.0.onnx", "digits-1.0.tflite"):
+        shutil.copyfile(DIGITS / "models" / file, folder / file)
+    quantised = onnx.load(str(DIGITS / "models" / "digits-1.1.onnx"))
+    onnx.save(part("bytes_first").bytes_first(quantised), str(folder / BYTES_FIRST))
+
     def entry(file: str) -> dict[str, str]:
-        content = (DIGITS / "models" / file).read_bytes() if "digits" in file else (folder / file).read_bytes()
-        if "digits" in file:
-            shutil.copyfile(DIGITS / "models" / file, folder / file)
-        return {"uri": f"file:{file}", "checksum": f"sha256:{hashlib.sha256(content).hexdigest()}"}
+        digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        return {"uri": f"file:{file}", "checksum": f"sha256:{digest}"}
 
     own = [runtime for runtime in chosen if runtime.environment]
     spec = {
@@ -169,13 +178,14 @@ def manifest(folder: Path, chosen: list[Runtime], frames: list[np.ndarray], scor
     return path
 
 
-def keep_down(admin: Control, names: list[str], until: threading.Event) -> None:
-    """SIGKILL these workers as often as they come back."""
+def keep_down(admin: Control, names: list[str], until: threading.Event, killed: list[str]) -> None:
+    """SIGKILL these workers as often as they come back, and note whom."""
     while not until.wait(0.02):
         for worker in admin.call("GetAccelerators", control.GetRequest()).accelerators:
             if worker.worker in names and worker.pid and worker.state == "ready":
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)
+                    killed.append(worker.worker)
 
 
 def main() -> None:
@@ -192,7 +202,7 @@ def main() -> None:
     scores = scores_of(frames)
     samples = frames_of(SAMPLES, 6)
     workers = [
-        {"name": name, "backend": name, **({"python": python} if python else {}), "hangSeconds": 30}
+        {"name": name, "backend": name, **({"python": python} if python else {}), "hangSeconds": 150}
         for name, python in where.items()
     ]
     with scratch() as folder:
@@ -225,17 +235,17 @@ def fail_over(
     gateway: Gateway, verdict: Verdict, chosen: list[Runtime], wanted: int, frames: list[np.ndarray], scores: np.ndarray
 ) -> None:
     """Take away the first runtime, then the first two, and so on: each must answer when it is the first one left."""
-    admin = Control(gateway.control)
+    admin, killed = Control(gateway.control), list[str]()
     load = Load(gateway.unix, frames, scores)
     try:
         for index, each in enumerate(chosen):
             done = threading.Event()
             down = [above.name for above in chosen[:index]]
-            killer = threading.Thread(target=keep_down, args=(admin, down, done))
+            killer = threading.Thread(target=keep_down, args=(admin, down, done, killed))
             killer.start()
-            goal = load.count(each.name) + wanted
+            goal = load.count(each.name) + (ANSWERS_OF_AN_EMULATOR if each.kind == "emulator" else wanted)
             try:
-                wait_for(lambda name=each.name, goal=goal: load.count(name) >= goal, 60, f"answers of {each.name}")
+                wait_for(lambda name=each.name, goal=goal: load.count(name) >= goal, 150, f"answers of {each.name}")
             except TimeoutError as late:
                 verdict.check(False, str(late))
             finally:
@@ -252,12 +262,11 @@ def fail_over(
                 right and load.kinds[each.name] == each.kind,
                 f"{each.name} ({load.kinds[each.name]}): {len(answers)} answers with {each.file}, {figure}",
             )
-    deaths = sum(event.kind == "worker" for event in admin.call("GetEvents", control.GetRequest()).events)
     total = sum(len(answers) for answers in load.answers.values())
     verdict.check(
-        not load.failures and total > 0,
-        f"{len(load.failures)} of {total} requests failed (none) while workers were killed as often as they came back "
-        f"({deaths} events of workers); slowest {load.slowest:.0f} ms of {BUDGET_MS}",
+        not load.failures and len(set(killed)) == len(chosen) - 1,
+        f"{len(load.failures)} of {total} requests failed (none) beside {len(killed)} SIGKILLs of "
+        f"{', '.join(sorted(set(killed)))}, as often as they came back",
     )
     for failure in load.failures[:3]:
         print(f"         {failure}")

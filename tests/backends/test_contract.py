@@ -28,7 +28,7 @@ from edgeway import frames
 from edgeway.tensors import BY_NAME, datatype_of
 from gateway.dispatch.launch import source_roots
 from workers.backend import CODES, BackendUnavailable
-from workers.registry import NOT_YET, find, names
+from workers.registry import find, names
 
 pytestmark = pytest.mark.system
 
@@ -45,11 +45,14 @@ ENDED_WITHIN = 0.5
 DECLARED = """
 import json, sys
 from dataclasses import asdict
+from workers.backend import Settings
 from workers.registry import find, probe_all
-kind, probe = probe_all(sys.argv[1])[sys.argv[1]]
+name, options = sys.argv[1], json.loads(sys.argv[2])
+kind, probe = probe_all(name)[name]
 declared = {}
 if probe.available:
-    backend = find(sys.argv[1])
+    backend = find(name)(Settings(name, options=options))
+    kind = backend.kind
     declared = {
         "formats": list(backend.formats),
         "datatypes": list(getattr(backend, "datatypes", ["FP32"])),
@@ -122,7 +125,7 @@ class Place:
 def _look(name: str, python: str) -> dict[str, Any]:
     """What the backend declares and says of this device under that interpreter."""
     done = subprocess.run(
-        [python, "-c", DECLARED, name],
+        [python, "-c", DECLARED, name, json.dumps(CHOSEN.get("options", {}))],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(source_roots())},
@@ -400,7 +403,7 @@ def test_an_unknown_option_is_refused_by_name(place):
 
 
 @pytest.mark.skipif(bool(CHOSEN), reason="only where no backend is chosen")
-@pytest.mark.parametrize("name", sorted({*names(), *NOT_YET}))
+@pytest.mark.parametrize("name", sorted(names()))
 def test_a_backend_that_is_not_present_says_why_and_what_to_do(name):
     seen = _look(name, sys.executable)
     probe = seen["probe"]

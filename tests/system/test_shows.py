@@ -46,7 +46,7 @@ SHORT = {
     "faults": ["--calls", "100"],
     "remote": ["--only", "edgeway", "--kills", "1", "--no-control"],
     "third_party": [],
-    "load_cycles": ["--cycles", "100", "--leaky", "40"],
+    "load_cycles": ["--cycles", "100", "--leaky", "20", "--only", "cpu"],
     "doctor": ["--only", "config"],
 }
 

@@ -69,6 +69,10 @@ class TensorrtBackend:
 
     name = "tensorrt"
     kind = "hardware"
+    datatypes: Sequence[str] = ("BOOL", "INT32", "INT64", "FP16", "FP32")
+    open_sizes = False
+    """Those for which nobody gives a range, but for the first one."""
+    empty_tensors = False
     can_cancel = False
     """A GPU that has begun a run ends it. A run that does not come back costs the process."""
     load_seconds = 3600.0
