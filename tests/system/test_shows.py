@@ -13,9 +13,9 @@ pytestmark = pytest.mark.system
 SHORT = {
     "clients": [],
     "conformance": ["--every", "20"],
-    "mixing": ["--seconds", "3"],
+    "mixing": ["--seconds", "2"],
     "workers": ["--kills", "2"],
-    "kill": ["--kills", "2"],
+    "kill": ["--kills", "1"],
     "hang": ["--before", "1", "--seconds", "5", "--hang", "3"],
     "refusal": ["--count", "200", "--pairs", "5", "--window", "1.2"],
     "overload": ["--seconds", "6", "--light", "3", "--no-sweep"],
@@ -41,12 +41,12 @@ SHORT = {
     "split": ["--keys", "200", "--hundreds", "1"],
     "commands": ["--threads", "8", "--calls", "20"],
     "copies": [],
-    "drift": ["--reference", "250", "--recorded", "200", "--turned", "100", "--starts", "20", "--replayed", "50000"],
+    "drift": ["--reference", "250", "--recorded", "200", "--turned", "100", "--starts", "10", "--replayed", "20000"],
     "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
     "faults": ["--calls", "100"],
     "remote": ["--only", "edgeway", "--kills", "1", "--no-control"],
     "third_party": [],
-    "load_cycles": ["--cycles", "100", "--leaky", "20", "--only", "cpu"],
+    "load_cycles": ["--cycles", "40", "--leaky", "20", "--only", "cpu"],
     "doctor": ["--only", "config"],
 }
 
