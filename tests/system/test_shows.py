@@ -21,7 +21,7 @@ SHORT = {
     "overload": ["--seconds", "6", "--light", "3", "--no-sweep"],
     "replay": ["--seconds", "8"],
     "heat-ramp": ["--only", "ramp", "--seconds", "16"],
-    "heat-sensors": ["--only", "sensors", "--phase", "1.5"],
+    "heat-sensors": ["--only", "sensors", "--phase", "1.2"],
     "heat-hidden": ["--only", "hidden", "--after", "1"],
     "never": ["--phase", "1.6", "--calls", "300"],
     "poison": ["--again", "20", "--seconds", "6"],
@@ -46,7 +46,6 @@ SHORT = {
     "faults": ["--calls", "100"],
     "remote": ["--only", "edgeway", "--kills", "1", "--no-control"],
     "third_party": [],
-    "load_cycles": ["--cycles", "40", "--leaky", "20", "--only", "cpu"],
     "doctor": ["--only", "config"],
 }
 
