@@ -38,7 +38,7 @@ def environment(folder: Path) -> Path:
     """The interpreter of a new environment that sees what this one has, and no more."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     site = next(folder.glob("lib/python*/site-packages"))
-    # A folder that a .pth file names is not looked through for .pth files, and ours says where an editable install lies.
+    # Not its path alone: a folder named so is not looked through for .pth files, which tell of editable installs.
     (site / "beside.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     return folder / "bin" / "python"
 
