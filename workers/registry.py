@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any, Dict, List, Optional, Tuple
 
 from workers.backend import UNSUPPORTED, Backend, BackendUnavailable, Probe
@@ -30,7 +31,8 @@ def names() -> Dict[str, str]:
 
     try:
         found: Any = entry_points()
-    except Exception:  # noqa: BLE001 - some distribution's metadata is damaged: what is built in is there all the same
+    except Exception as damaged:  # noqa: BLE001 - of any distribution: what is built in is there all the same
+        print(f"backends of other packages can't be listed: {damaged}", file=sys.stderr, flush=True)
         return dict(BUILT_IN)
     added = found.select(group=GROUP) if hasattr(found, "select") else found.get(GROUP, ())
     return {**{entry.name: entry.value for entry in added}, **BUILT_IN}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from workers import registry
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "examples" / "backend" / "edgeway_linear.py"
 
@@ -26,3 +28,12 @@ def test_it_imports_numpy_and_what_a_backend_may_of_the_project():
     assert named <= {"__future__", "collections.abc", "typing", "workers.backend", "edgeway.tensors"}
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert imported == {"json", "numpy"}
+
+
+def test_metadata_that_is_damaged_hides_no_built_in_backend_and_is_said(monkeypatch, capsys):
+    def damaged():
+        raise ValueError("bad entry point")
+
+    monkeypatch.setattr("importlib.metadata.entry_points", damaged)
+    assert registry.names() == registry.BUILT_IN
+    assert "can't be listed: bad entry point" in capsys.readouterr().err
