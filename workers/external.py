@@ -54,7 +54,7 @@ def external_names(content: bytes) -> FrozenSet[str]:
         begin, end, fields, depth = stack.pop()
         if depth > _DEPTH:
             raise ValueError("graphs are nested too deeply")
-        for number, start, stop in _delimited(content, begin, end):
+        for number, start, stop in delimited(content, begin, end):
             seen += 1
             if seen % _FIELDS == 0:
                 time.sleep(_BREATH)
@@ -96,13 +96,13 @@ def contains(content: bytes, words: Sequence[bytes]) -> bool:
 def _entry(content: bytes, begin: int, end: int) -> Tuple[bytes, bytes]:
     """Key and value of a StringStringEntryProto; the last of each counts."""
     found = {1: b"", 2: b""}
-    for number, start, stop in _delimited(content, begin, end):
+    for number, start, stop in delimited(content, begin, end):
         found[number] = content[start:stop]
     return found[1], found[2]
 
 
-def _delimited(content: bytes, begin: int, end: int) -> Iterator[Tuple[int, int, int]]:
-    """Number, first byte and byte behind the last of each delimited field. Raises ValueError."""
+def delimited(content: bytes, begin: int, end: int) -> Iterator[Tuple[int, int, int]]:
+    """Number, first byte and byte behind the last of each delimited field of a message. Raises ValueError."""
     at = begin
     while at < end:
         tag, at = read_varint(content, at, end)

@@ -26,6 +26,7 @@ from workers.backend import (
     TensorSpec,
 )
 from workers.external import external_names
+from workers.onnx_types import declared_datatypes
 from workers.tensorrt_options import Options, Range, misfit, open_ones, ranges_of
 
 _TYPES = {
@@ -155,6 +156,7 @@ class Native:
         if not parser.parse(content):
             errors = "; ".join(parser.get_error(index).desc() for index in range(min(3, parser.num_errors)))
             raise ModelRejected(f"TensorRT's parser: {errors or 'no ONNX model'}")
+        self._refuse_others(network, declared_datatypes(content))
         ranges = self._ranges(network, model, options)
         config = builder.create_builder_config()
         calibrator = self._configure(config, options, table)
@@ -174,6 +176,17 @@ class Native:
             raise ModelRejected(f"TensorRT can't build an engine of it{self.log.because()}")
         self._keep_timings(config, timings, known)
         return bytes(plan)
+
+    def _refuse_others(self, network: Any, declared: Mapping[str, str]) -> None:
+        """Raises ModelRejected: the parser made another datatype of one, as versions before 10 do of INT64."""
+        inputs = [network.get_input(index) for index in range(network.num_inputs)]
+        for tensor in [*inputs, *(network.get_output(index) for index in range(network.num_outputs))]:
+            made, wanted = self.datatypes.get(tensor.dtype, str(tensor.dtype)), declared.get(tensor.name, "")
+            if made != wanted:
+                raise ModelRejected(
+                    f"{tensor.name} is {wanted or 'of an unknown datatype'} in the model, and {self.version} makes "
+                    f"{made} of it; options.through: onnxruntime keeps it, or convert the model"
+                )
 
     def _ranges(self, network: Any, model: str, options: Options) -> Dict[str, Range]:
         """Of inputs with open sizes. Raises ModelRejected: one is not known."""
@@ -513,7 +526,7 @@ def _logger(trt: Any, log: _Log) -> Any:
 
 
 def _monitor(trt: Any, tell: Callable[[str], None]) -> Any:
-    """Follows a build, where this version can be followed (8.6 and later); else None."""
+    """Follows a build, where this version can be followed (8.6.1 and later); else None."""
     if not hasattr(trt, "IProgressMonitor"):
         return None
 

@@ -326,6 +326,10 @@ class FakeParser:
         self.network.outputs = _sides(graph.output)
         self.network.num_inputs = len(self.network.inputs)
         self.network.get_input = lambda index: self.network.inputs[index]
+        self.network.num_outputs = len(self.network.outputs)
+        self.network.get_output = lambda index: SimpleNamespace(
+            name=self.network.outputs[index][0], dtype=DataType[self.network.outputs[index][1]]
+        )
         return True
 
     def get_error(self, index):
@@ -333,7 +337,7 @@ class FakeParser:
 
 
 def _sides(values):
-    kinds = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF"}
+    kinds = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT64: "INT32"}  # as before 10
     return [
         (
             value.name,

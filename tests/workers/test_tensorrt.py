@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.harness import identity, model_of, scaled, value
 from edgeway.tensors import BY_NAME, to_array, to_bytes
@@ -270,6 +270,16 @@ def test_a_model_that_the_parser_refuses_is_rejected_and_leaves_nothing(trt, set
     with pytest.raises(ModelRejected, match="No importer registered"):
         backend(settings).load(identity().SerializeToString(), "m 1")
     assert not list(tmp_path.glob("cache/engines/*/engine.plan"))
+
+
+def test_a_model_of_which_the_parser_makes_another_datatype_is_rejected_with_both(trt, settings):
+    sides = [value("x", TensorProto.INT64, [2])], [value("y", TensorProto.INT64, [2])]
+    model = model_of(
+        [helper.make_node("Mul", ["x", "w"], ["y"])], *sides, [numpy_helper.from_array(np.int64([2]), "w")]
+    )
+    with pytest.raises(ModelRejected, match=r"x is INT64 in the model, and TensorRT 10\.3\.0 makes INT32 of it"):
+        backend(settings).load(model.SerializeToString(), "m 1")
+    assert trt.builds == []
 
 
 def test_a_version_that_takes_the_precision_from_the_model_says_so(trt, settings):

@@ -1,13 +1,12 @@
-"""TensorRT on a real GPU: skipped, with the reason, where there is none.
-
-On a Jetson: ``python3 -m venv --system-site-packages``, ``pip install -e '.[device,dev,tensorrt]' cuda-python`` of the
-driver's version of CUDA, ``pytest -m hardware tests/workers/test_tensorrt_hardware.py``.
-"""
+"""TensorRT on a real GPU: skipped, with the reason, where there is none. How to run it: docs/tensorrt.md."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -21,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.harness import manifest, model_of, scaled, value, wait_for
 from edgeway.client import Client
 from edgeway.tensors import to_array, to_bytes
+from gateway.device.nvml import NvmlGpu
 from workers.backend import BackendUnavailable, ModelRejected, Settings, Tensor
 from workers.backends.cpu import CpuBackend
 from workers.backends.tensorrt import PLAN, TensorrtBackend
@@ -141,6 +141,39 @@ def test_memory_of_the_gpu_is_given_back(settings):
         model.close()
         free.append(int(native.cuda.cudaMemGetInfo()[1]))
     assert free[-1] >= free[5] - (16 << 20)
+
+
+def test_an_engine_is_rejected_where_the_builder_would_change_a_datatype_and_served_where_it_keeps_it(settings):
+    made = backend(settings, "native")
+    sides = [value("x", TensorProto.INT64, [4])], [value("y", TensorProto.INT64, [4])]
+    model = model_of([helper.make_node("Identity", ["x"], ["y"])], *sides)
+    if "INT64" not in made.datatypes:
+        with pytest.raises(ModelRejected, match="x is INT64 in the model"):
+            made.load(model.SerializeToString(), "m 1")
+        return
+    served = made.load(model.SerializeToString(), "m 1")
+    array = np.int64([1, -(1 << 40), 3, 4])
+    (y,) = served.run({"x": Tensor("INT64", array.shape, memoryview(to_bytes(array)))}, ["y"], NeverCancelled())
+    assert to_array(y.datatype, y.shape, y.data).tolist() == array.tolist()
+
+
+def test_the_driver_tells_how_warm_the_gpu_is():
+    reading = NvmlGpu(0).read(1.0)
+    assert reading.problem == ""
+    assert 5 < reading.temperature_c < 110
+    assert reading.limit_c is None or reading.limit_c > reading.temperature_c - 20
+    assert reading.throttled in (False, True)
+    assert 0 <= reading.load <= 1
+
+
+@pytest.mark.system
+def test_doctor_names_the_gpu_and_what_drives_it(folder: Path):
+    command = [sys.executable, "-m", "gateway", "doctor", "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+    report = next(each for each in json.loads(done.stdout) if each["backend"] == "tensorrt")
+    assert report["available"]
+    assert "compute" in report["devices"][0]
+    assert "TensorRT" in report["runtime"]
 
 
 @pytest.mark.system

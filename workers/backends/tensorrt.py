@@ -70,6 +70,7 @@ class TensorrtBackend:
     name = "tensorrt"
     kind = "hardware"
     datatypes: Sequence[str] = ("BOOL", "INT32", "INT64", "FP16", "FP32")
+    """TensorRT by itself knows INT64 from version 10 on."""
     open_sizes = False
     """Those for which nobody gives a range, but for the first one."""
     empty_tensors = False
@@ -95,6 +96,9 @@ class TensorrtBackend:
         self._onnx: Optional[_Onnx] = onnx.there
         self._native: Optional[Native] = native.there
         self._why_no_native = str(native.missing or "")
+        if self._onnx is None and self._native is not None:
+            known = self._native.datatypes.values()
+            self.datatypes = [datatype for datatype in type(self).datatypes if datatype in known]
         self.formats: Sequence[str] = (".plan", ".engine", ".onnx") if self._native else (".onnx",)
         self.runtime = ", ".join(each.version for each in (self._onnx, self._native) if each is not None)
         self.device = self._gpu.name
