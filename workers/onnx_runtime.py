@@ -92,6 +92,8 @@ class OnnxRuntime:
         self.errors: Tuple[Type[Exception], ...] = (*known, ValueError, RuntimeError)
         self._device_errors = tuple(getattr(state, name) for name in _DEVICE_ERRORS if hasattr(state, name))
         self.version = f"onnxruntime {ort.__version__}"
+        self.knows_bf16 = hasattr(ort.OrtValue, "ortvalue_from_numpy_with_onnx_type")
+        """Whether tensors of a type that numpy lacks can be given to it."""
 
     def options(self, threads: int) -> Any:
         """Options of a session for one frame at a time."""
@@ -136,6 +138,8 @@ class OnnxRuntime:
         provenance = proof(session)
         inputs = [_spec(argument, "input") for argument in session.get_inputs()]
         outputs = [_spec(argument, "output") for argument in session.get_outputs()]
+        if not self.knows_bf16 and any(spec.datatype == "BF16" for spec in (*inputs, *outputs)):
+            raise ModelRejected(f"{self.version} is too old for BF16 tensors: pip install -U onnxruntime")
         return OnnxModel(self, session, inputs, outputs, _determined(session), provenance)
 
     def options_for_run(self) -> Any:

@@ -7,8 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
-from benchmarks.harness import put, scaled, wait_for
+from benchmarks.harness import identity, put, scaled, wait_for
+from benchmarks.worker import Refused, Worker
 from edgeway.client import Client
 
 pytestmark = pytest.mark.system
@@ -24,6 +26,14 @@ def test_a_worker_runs_under_python_3_9(folder, gateway_in, runtime):
     (only,) = gateway.get("accelerators")
     assert only["worker"] == "old"
     assert gateway.worker("old")["runtime"].startswith("onnxruntime 1.19")
+
+
+def test_a_runtime_that_is_too_old_for_a_datatype_refuses_the_model_and_goes_on(runtime):
+    with Worker("cpu", runtime("python3.9")) as worker:
+        with pytest.raises(Refused, match="too old for BF16 tensors"):
+            worker.load(identity(TensorProto.BFLOAT16).SerializeToString(), ".onnx")
+        double = worker.load(scaled(2.0).SerializeToString(), ".onnx")
+        assert worker.run(double, X["x"])[0].tolist() == [2, -4]
 
 
 def test_an_interpreter_that_can_not_be_used_is_a_typed_reason_and_others_serve(folder, gateway_in):

@@ -26,6 +26,7 @@ class CpuBackend:
             raise BackendUnavailable(f"the cpu backend has no options, got {', '.join(sorted(settings.options))}")
         self._runtime = OnnxRuntime()
         self._threads = settings.threads
+        self.datatypes = [datatype for datatype in DATATYPES if datatype != "BF16" or self._runtime.knows_bf16]
         self.runtime = self._runtime.version
         self.device = platform.processor() or platform.machine()
 

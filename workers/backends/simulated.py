@@ -47,7 +47,7 @@ class SimulatedBackend:
     name = "simulated"
     kind = "simulated"
     formats: Sequence[str] = (".onnx",)
-    datatypes = CpuBackend.datatypes
+    datatypes: Sequence[str] = CpuBackend.datatypes
     open_sizes = CpuBackend.open_sizes
     empty_tensors = CpuBackend.empty_tensors
     can_cancel = True
@@ -58,6 +58,7 @@ class SimulatedBackend:
         options = read_options(settings.options)
         self._origin = (settings.first_start or time.monotonic()) if options.origin is None else options.origin
         self._cpu = CpuBackend(Settings(settings.name, settings.threads, settings.instances))
+        self.datatypes = self._cpu.datatypes
         self.runtime = f"simulated on {self._cpu.runtime}"
         self._chip = Chip(options, settings.name, self._origin, self.now())
         self._resident = np.empty(options.resident_bytes, dtype=np.uint8)
