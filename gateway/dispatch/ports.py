@@ -13,7 +13,7 @@ from gateway.request import InputTensor, Request
 
 
 class AnyLink(Protocol):
-    """``dispatch.link.Link`` and ``dispatch.remote.RemoteLink``; the first says what each means."""
+    """``dispatch.link.Link`` and ``dispatch.remote.link.RemoteLink``; the first says what each means."""
 
     loading_since: float | None
     load_limit: float
