@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from edgeway.v1 import worker_pb2
-from gateway.dispatch.link import Pending
+from gateway.dispatch.pending import Pending
 from gateway.plan import Plan
 from gateway.regions.placement import Placement
 from gateway.request import InputTensor, Request

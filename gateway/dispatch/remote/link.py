@@ -16,8 +16,8 @@ from edgeway import frames
 from edgeway.frames import Reply, TensorPlace
 from edgeway.v1 import worker_pb2
 from gateway.dispatch.expiry import Expiry
-from gateway.dispatch.link import LOAD_LIMIT, Pending, hung_for
 from gateway.dispatch.memory import Slot
+from gateway.dispatch.pending import LOAD_LIMIT, Pending, hung_for
 from gateway.dispatch.remote.meaning import Doubt, meaning
 from gateway.dispatch.remote.models import RemoteModel, RemoteModels
 from gateway.dispatch.remote.outputs import written
