@@ -1,4 +1,4 @@
-"""Builds, starts and drains the gateway: the only file that knows all concrete classes."""
+"""Builds, starts and drains the gateway: the only file that knows concrete classes of all stages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from edgeway.upkeep import Upkeep
 from gateway import systemd
 from gateway.admission.slots import InFlight, class_limits
 from gateway.admission.streams import Streams
-from gateway.config import DeviceConfig, SharedMemoryClients, WorkerConfig
+from gateway.config import DeviceConfig, WorkerConfig
 from gateway.device.heat import DeviceHeat, readers_by_worker
 from gateway.device.memory import MemoryReader, MemoryWatch
 from gateway.device.relief import MemoryRelief
@@ -31,14 +30,8 @@ from gateway.dispatch.second import SecondTry
 from gateway.dispatch.shadow import ShadowWorker
 from gateway.dispatch.walk import Attempts
 from gateway.dispatch.workers import Workers
-from gateway.errors import EdgewayError, NotOffered, Refused
-from gateway.front.control import SERVICE as CONTROL_SERVICE
-from gateway.front.control import ControlService
-from gateway.front.health import Health, add_reflection
-from gateway.front.inference import SERVICE as INFERENCE_SERVICE
-from gateway.front.inference import InferenceService, region_handlers
-from gateway.front.listeners import CantListen, Listener, bind
-from gateway.front.regions import RegionOffer
+from gateway.front.entrance import Entrance
+from gateway.front.listeners import CantListen
 from gateway.models.catalog import Catalog
 from gateway.models.fetch import Fetcher
 from gateway.models.folder import Follower
@@ -64,7 +57,6 @@ from gateway.record.journal import Journal
 from gateway.record.metrics import MetricsServer, MetricsUnavailable
 from gateway.record.recorder import Recorder
 from gateway.record.tracing import build_trace
-from gateway.regions.door import Door
 from gateway.regions.registry import Regions
 from gateway.remote.endpoint import Endpoint
 from gateway.request import Outcome
@@ -199,37 +191,21 @@ async def _serve(
     quarantine = Quarantine()
     pipeline = build_pipeline(config, table, workers, quarantine, recorder, journal, guard.failed, events.emit)
     repository = RepositoryControl(settings.model_repository, catalog) if settings.model_repository else None
-    health = Health(catalog, life)
+    entrance = Entrance(
+        pipeline,
+        recorder,
+        catalog,
+        life,
+        repository,
+        operations,
+        Regions(config.shared_memory.max_mb * _MB),
+        our_version(),
+    )
 
-    regions = Regions(config.shared_memory.max_mb * _MB)
-
-    doors: list[Door] = []
-
-    def add_inference(listener: Listener, writable: bool) -> None:
-        offer = offer_regions(regions, settings.client_shared_memory, listener, doors)
-        service = InferenceService(
-            pipeline, recorder, catalog, life, repository if writable else None, our_version(), offer
-        )
-        listener.server.add_generic_rpc_handlers((service.handlers(), region_handlers(offer)))
-
-    listeners: list[Listener] = []
     metrics: MetricsServer | None = None
     background: list[asyncio.Task[None]] = []
     try:
-        for address in settings.listen:
-            listener = bind(address, max_bytes + _MB, 0o660, config.tls, settings.insecure)
-            listeners.append(listener)
-            explicit = settings.model_control == "explicit"
-            add_inference(listener, explicit)
-            health.add_to(listener.server)
-            if settings.reflection:
-                add_reflection(listener.server, (INFERENCE_SERVICE,))
-        control = bind(settings.control, max_bytes + _MB, 0o600, config.tls, settings.insecure)
-        listeners.append(control)
-        add_inference(control, True)
-        control.server.add_generic_rpc_handlers((ControlService(operations).handlers(),))
-        health.add_to(control.server)
-        add_reflection(control.server, (INFERENCE_SERVICE, CONTROL_SERVICE))
+        entrance.bind(settings)
         if settings.metrics:
             metrics = MetricsServer(settings.metrics, recorder, operations.readings)
         try:
@@ -253,22 +229,21 @@ async def _serve(
         await _follow(settings, operations, trust, events, repository, background)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(catalog.settled(), SETTLE_LIMIT)
-        for door in doors:
-            door.publish()
-        for listener in listeners:
-            await listener.publish()
+        await entrance.publish()
         workers.start_spares()
         life.ready = True
-        health.refresh()
+        entrance.health.refresh()
         upkeep.settle()
         background.append(asyncio.create_task(_every(_UPKEEP_SECONDS, tidy)))
         background.append(asyncio.create_task(_every(GUARD_EVERY, guard.look)))
         whole = not damaged and not known.problems  # else the files may be all that is left of what was accepted
         background.append(asyncio.create_task(keep_swept(catalog, store, events.emit, whole)))
-        _announce(listeners, metrics)
+        _announce(entrance, metrics)
         background.append(asyncio.create_task(_watchdog()))
         await stop.wait()
-        await _drain(life, health, listeners, config.limits.drain_seconds)
+        systemd.notify("STOPPING=1")
+        life.draining = True
+        await entrance.drain(config.limits.drain_seconds)
     finally:
         for task in background:
             task.cancel()
@@ -280,11 +255,7 @@ async def _serve(
         await ledger.close()
         await observation.close()
         await asyncio.gather(workers.stop(), shadows.stop(), observer.stop())
-        for door in doors:
-            door.close()
-        regions.close()
-        for listener in listeners:
-            await listener.stop(0)
+        await entrance.close()
         if metrics is not None:
             metrics.close()
         recorder.settle()
@@ -292,23 +263,6 @@ async def _serve(
             journal.close()
         if trace is not None:
             await asyncio.to_thread(trace.close)
-
-
-def offer_regions(regions: Regions, clients: SharedMemoryClients, listener: Listener, doors: list[Door]) -> RegionOffer:
-    """What the callers of a listener may do with shared memory. Raises CantListen: there is no place for its door."""
-    refuse: Callable[[], EdgewayError] | None = None
-    if clients == "off":
-        refuse = partial(NotOffered, "shared memory of clients is off: see sharedMemory.clients of the device config")
-    elif clients == "unix" and listener.socket is None:
-        refuse = partial(Refused, "shared memory is for callers on a Unix socket of this gateway")
-    if refuse is not None or listener.socket is None:
-        return RegionOffer(regions, listener.group, None, refuse)
-    try:
-        door = Door(listener.socket, listener.mode, regions)
-    except OSError as failed:
-        raise CantListen(f"{listener.address}.regions can't be bound: {failed}") from failed
-    doors.append(door)
-    return RegionOffer(regions, listener.group, door)
 
 
 def open_journal(config: DeviceConfig) -> Journal | None:
@@ -399,14 +353,6 @@ async def _follow(
             await asyncio.wait_for(first.wait(), SETTLE_LIMIT)
 
 
-async def _drain(life: Life, health: Health, listeners: list[Listener], limit: float) -> None:
-    """Health first, so that callers leave; then finish what is in flight."""
-    systemd.notify("STOPPING=1")
-    life.draining = True
-    await health.drain()
-    await asyncio.gather(*(listener.stop(limit) for listener in listeners))
-
-
 async def _every(seconds: float, work: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(seconds)
@@ -421,12 +367,12 @@ async def _watchdog() -> None:
         await asyncio.sleep(interval)
 
 
-def _announce(listeners: list[Listener], metrics: MetricsServer | None) -> None:
-    *data, control = listeners
+def _announce(entrance: Entrance, metrics: MetricsServer | None) -> None:
+    *data, control = entrance.addresses
     ready = {
         "ready": True,
-        "listen": [listener.address for listener in data],
-        "control": control.address,
+        "listen": data,
+        "control": control,
         "metrics": metrics.address if metrics else None,
         "pid": os.getpid(),
     }

@@ -145,7 +145,7 @@ class OutputTensor(Struct, frozen=True, gc=False):
 
 
 class Run(Protocol):
-    """A run that was sent to a worker; ``dispatch.link.Pending`` is the real one."""
+    """A run that was sent to a worker; ``dispatch.pending.Pending`` is the real one."""
 
     @property
     def begun(self) -> bool:

@@ -18,8 +18,8 @@ from benchmarks.file_server import FileServer
 from benchmarks.harness import Gateway, Verdict, manifest, scaled, scratch, wait_for
 from edgeway.client import Client
 from gateway.config import FetchSettings
+from gateway.models.artifact import ArtifactRefused, Wanted
 from gateway.models.fetch import Fetcher
-from gateway.models.store import ArtifactRefused, Wanted
 
 MB = 1 << 20
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from edgeway import frames
 from edgeway.datatypes import BY_CODE, nbytes
-from gateway.dispatch.link import Pending
+from gateway.dispatch.pending import Pending
 from gateway.dispatch.pool import Worker
 from gateway.dispatch.ports import AnyLink
 from gateway.errors import BadElements, DeviceError, EdgewayError, RunError, TargetSlow, WorkerLost

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from edgeway import frames
 from edgeway.frames import Reply
 from edgeway.v1 import worker_pb2
-from gateway.dispatch.link import Link, Pending
+from gateway.dispatch.link import Link
 from gateway.dispatch.orders import load_message
+from gateway.dispatch.pending import Pending
 from gateway.dispatch.supervisor import restart_delay
 from gateway.dispatch.zygote import Child, Zygote, ZygoteUnavailable
 from gateway.errors import AttemptFailed, BadElements, Code, RunError, TargetSlow, WorkerLost

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 
-from msgspec import Struct
-
 from edgeway import frames
-from edgeway.frames import FrameError, Replies, Reply, TensorPlace
+from edgeway.frames import FrameError, Replies, Reply
 from edgeway.v1 import worker_pb2
 from gateway.dispatch.expiry import Expiry
 from gateway.dispatch.memory import Slot, SlotPool
+from gateway.dispatch.outbox import Outbox
+from gateway.dispatch.pending import LOAD_LIMIT, WHILE_LOADING, Pending, hung_for
 from gateway.dispatch.regions import LinkRegions
 from gateway.errors import InvalidRequest, Shed, WorkerLost
 from gateway.plan import Plan
@@ -26,55 +25,8 @@ from gateway.request import InputTensor, Request
 _FRAMES_PER_WAKE = 64
 """Frames taken before other work of the loop gets its turn."""
 _TRIM_SECONDS = 1.0
-LOAD_LIMIT = 300.0
-"""Seconds that a load may take where neither the device config nor the backend says."""
-WHILE_LOADING = 10.0
-"""Times its limit that a run may go without an answer beside a load: that may hold it up, but not for an hour."""
 _HANG_CHECK_SECONDS = 0.1
 """Between two looks at what is under way; none while nothing is."""
-
-
-class Pending(Struct, eq=False):
-    """One run under way. The slot is held until ``release``, or until the worker is done with a run that was abandoned.
-
-    ``reply`` resolves once. When the run's time is up it resolves with None, and another future is put in its place for
-    a late answer.
-    """
-
-    number: int
-    reply: asyncio.Future[Reply | None]
-    slot: Slot
-    since: float
-    """When the run was sent."""
-    hang_limit: float
-    """Seconds without an answer after which the run is hung."""
-    placement: Placement | None = None
-    """Where tensors of it lie in regions."""
-    on_end: Callable[[Reply | None], None] | None = None
-    """Called once, with the worker's answer or, when the link ended before it, None: whether or not somebody waits, and
-    before whoever waits for ``reply`` goes on.
-    """
-    expired: bool = False
-    """Its time was up before the answer came."""
-    ended: bool = False
-    """Answered, or the link is gone."""
-    given_up: bool = False
-    """Nobody waits for it any more."""
-    cancelled: float | None = None
-    """Since when the worker knows so."""
-    held: bool = True
-    """The slot is this run's."""
-    ran: bool = False
-    """An answer said that the run had begun."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether the worker has begun the run, as far as it has said; also known of a worker that is dead."""
-        return self.ran or (self.held and self.slot.begun)
-
-    def delivers(self, place: TensorPlace) -> bool:
-        """Whether this output lies in a region, where it fits."""
-        return self.placement is not None and self.placement.holds(place.index, place.nbytes)
 
 
 class Link:
@@ -109,7 +61,8 @@ class Link:
         self._max_bytes = max_bytes
         self._pending: dict[int, Pending] = {}
         self._numbers = 0
-        self._outbox: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._outbox = Outbox(connection, loop)
+        self._send = self._outbox.send
         self._buffer = bytearray(frames.MAX_FRAME)
         self._view = memoryview(self._buffer)
         self._replies = Replies()
@@ -263,16 +216,12 @@ class Link:
             self._hang_check.cancel()
         self._expiry.close()
         self._loop.remove_reader(self._socket.fileno())
-        self._loop.remove_writer(self._socket.fileno())
+        self._outbox.close()
         self._socket.close()
         pending = list(self._pending.values())
         self._pending.clear()
         for each in pending:
             self._end(each, None)
-        for _, fds in self._outbox:
-            for fd in fds:
-                os.close(fd)
-        self._outbox.clear()
         self._regions.close()
         self._slots.close()  # not left to the collector of cycles, of which the link is part
         self._on_closed(reason)
@@ -396,52 +345,6 @@ class Link:
         self._slots.trim(monotonic())
         self._trimmer = self._loop.call_later(_TRIM_SECONDS, self._trim)
 
-    def _send(self, frame: bytes, fds: Sequence[int] = ()) -> None:
-        if self._closed:
-            for fd in fds:
-                os.close(fd)
-            return
-        if self._outbox or not self._sent(frame, fds):
-            if not self._outbox:
-                self._loop.add_writer(self._socket.fileno(), self._writable)
-            self._outbox.append((frame, fds))
-
-    def _sent(self, frame: bytes, fds: Sequence[int]) -> bool:
-        """Whether the socket took it. A broken socket takes everything: its reader sees the end and closes."""
-        try:
-            if fds:
-                socket.send_fds(self._socket, [frame], list(fds))
-            else:
-                self._socket.send(frame)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        for fd in fds:
-            os.close(fd)
-        return True
-
-    def _writable(self) -> None:
-        while self._outbox:
-            if not self._sent(*self._outbox[0]):
-                return
-            self._outbox.popleft()
-        self._loop.remove_writer(self._socket.fileno())
-
     def __repr__(self) -> str:
         state = f"closed: {self._closed}" if self._closed else f"{len(self._pending)} pending"
         return f"<Link {state}, {self._slots!r}>"
-
-
-def hung_for(runs: Iterable[Pending], answered_at: float, now: float, patience: float = 1.0) -> float | None:
-    """Seconds for which a run has had no answer, if that is longer than its limit; None while there is progress.
-
-    A run that was cancelled is answered at once by a worker that is alive, unless the chip can't stop. Any other may be
-    queued behind others: while those come to an end (at ``answered_at`` the last), the worker is not hung.
-    ``patience``: times its limit that each may take.
-    """
-    for run in runs:
-        silent = now - (max(run.since, answered_at) if run.cancelled is None else run.cancelled)
-        if silent > run.hang_limit * patience:
-            return silent
-    return None

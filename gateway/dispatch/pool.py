@@ -13,8 +13,8 @@ from edgeway.v1 import worker_pb2
 from gateway.config import WorkerConfig
 from gateway.device.sensors import Reading, reported
 from gateway.device.thermal import Heat
-from gateway.dispatch.link import LOAD_LIMIT
 from gateway.dispatch.orders import load_message
+from gateway.dispatch.pending import LOAD_LIMIT
 from gateway.dispatch.ports import AnyLink
 from gateway.errors import WorkerLost
 from gateway.request import Quantisation, Signature, TensorSpec

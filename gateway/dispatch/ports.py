@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from edgeway.v1 import worker_pb2
-from gateway.dispatch.link import Pending
+from gateway.dispatch.pending import Pending
 from gateway.plan import Plan
 from gateway.regions.placement import Placement
 from gateway.request import InputTensor, Request
 
 
 class AnyLink(Protocol):
-    """``dispatch.link.Link`` and ``dispatch.remote.RemoteLink``; the first says what each means."""
+    """``dispatch.link.Link`` and ``dispatch.remote.link.RemoteLink``; the first says what each means."""
 
     loading_since: float | None
     load_limit: float

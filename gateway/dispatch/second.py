@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from edgeway import frames
 from gateway.dispatch.attempt import answer_form, outputs_of, room_for
-from gateway.dispatch.link import Pending
+from gateway.dispatch.pending import Pending
 from gateway.errors import EdgewayError, Poison, WorkerLost
 from gateway.plan import Plan
 from gateway.regions.placement import Placement

@@ -14,7 +14,9 @@ from gateway.device.thermal import Heat
 from gateway.dispatch.disposable import Disposables
 from gateway.dispatch.launch import Launched, WorkerTerms, instances_of, process_settings
 from gateway.dispatch.pool import Worker
-from gateway.dispatch.remote import Connect, RemoteKeeper, RemoteWorker
+from gateway.dispatch.remote.keeper import RemoteKeeper
+from gateway.dispatch.remote.ports import Connect
+from gateway.dispatch.remote.worker import RemoteWorker
 from gateway.dispatch.supervisor import Supervisor
 from gateway.dispatch.zygote import Zygote
 from gateway.request import Signature

@@ -12,11 +12,11 @@ from functools import partial
 import msgspec
 
 from gateway.errors import Conflict, NotFound, Unavailable
+from gateway.models.artifact import ArtifactRefused
 from gateway.models.loading import Barred, Loader, NoTargetLoads
 from gateway.models.revision import Deployment, Plan, Revision
 from gateway.models.rollout import Rollout, declare, withdraw
 from gateway.models.states import COMING, OVER, follow
-from gateway.models.store import ArtifactRefused
 from gateway.request import Description, IndexEntry
 from gateway.routing.places import reassign
 from gateway.routing.split import Split

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gateway.config import FetchSettings
+from gateway.models.artifact import ArtifactRefused, LinkLost, Told, Wanted
 from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.file import FileSource
 from gateway.models.sources.pace import Pace
 from gateway.models.sources.partial import Partial
 from gateway.models.sources.source import Download, LinkTrouble, Source
 from gateway.models.sources.uris import masked
-from gateway.models.store import ArtifactRefused, LinkLost, Told, Wanted
 
 _TELL_EVERY = 0.1
 _LOOK_EVERY = 0.2

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 
-from gateway.models.store import Artifact, LinkLost, Told
+from gateway.models.artifact import Artifact, LinkLost, Told
 
 FIRST_DELAY, LONGEST_DELAY = 2.0, 300.0
 """Seconds until a file is asked for again, after the fetcher has given up; each time twice as long."""

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Protocol
 
 from edgeway.process import stand_back
+from gateway.models.artifact import Artifact, ArtifactRefused
 from gateway.models.fetches import Fetches
 from gateway.models.manifest import Check
 from gateway.models.revision import Plan, PlannedArtifact, Revision
-from gateway.models.store import Artifact, ArtifactRefused
 from gateway.remote.agreement import mismatch
 from gateway.request import Signature, TensorSpec
 from gateway.target import Golden, LoadOrder, Target, Version

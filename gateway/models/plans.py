@@ -12,7 +12,10 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import Conflict, NotFound
+from gateway.models.artifact import Artifact as StoredFile
+from gateway.models.artifact import Told, Wanted
 from gateway.models.catalog import Catalog
+from gateway.models.files import file_sha256
 from gateway.models.manifest import (
     Artifact,
     Batching,
@@ -27,8 +30,7 @@ from gateway.models.manifest_files import content_hash
 from gateway.models.repository import KEPT_VERSIONS, Found, follow, scan
 from gateway.models.revision import Plan, PlannedArtifact
 from gateway.models.sources.uris import beside
-from gateway.models.store import Artifact as StoredFile
-from gateway.models.store import Store, Told, Wanted, file_sha256
+from gateway.models.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gateway.models.artifact import Artifact, Told
 from gateway.models.fetches import Fetches
 from gateway.models.manifest import Check, Drift, Feedback, Rollback, Samples, Traffic
 from gateway.models.rollout import Rollout, Standing, first_share
 from gateway.models.states import COMING
-from gateway.models.store import Artifact, Told
 from gateway.routing.split import Split
 from gateway.routing.table import Route
 from gateway.target import Target, Version

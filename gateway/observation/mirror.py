@@ -11,7 +11,7 @@ from typing import Protocol
 from edgeway import frames
 from gateway.admission.signature import check
 from gateway.dispatch.attempt import answer_form, failure_of, outputs_of, room_for
-from gateway.dispatch.link import Pending
+from gateway.dispatch.pending import Pending
 from gateway.dispatch.pool import Worker
 from gateway.dispatch.walk import HANG_FACTOR
 from gateway.errors import DeviceError, EdgewayError, TooLate, WorkerLost

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.models.artifact import Artifact, ArtifactRefused, Told
 from gateway.models.revision import Plan
-from gateway.models.store import Artifact, ArtifactRefused, Told
 
 FIRST_RETRY, LONGEST_RETRY = 10.0, 600.0
 """Seconds until a fetch that failed is tried again; each time twice as many."""

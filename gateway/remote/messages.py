@@ -15,7 +15,7 @@ from gateway.errors import InvalidRequest
 from gateway.front.contents import raw_of
 from gateway.front.scan import scan
 from gateway.regions.region import RegionSpan
-from gateway.request import InputTensor, Signature
+from gateway.request import InputTensor, Request, Signature
 
 _RAW_OUTPUTS = 6
 
@@ -55,6 +55,17 @@ def infer_request(
         raw += (b"\x3a" + wire.varint(len(data)), data)
     parts += [wire.field(6, wire.text(1, name)) for name in wanted]
     return b"".join(parts + raw)
+
+
+def metadata(request: Request | None) -> list[tuple[str, str]]:
+    """What goes along with a run: that it has come through one gateway more, and its trace."""
+    pairs = [(names.metadata_key(names.HOPS), str(1 + (request.hops if request is not None else 0)))]
+    if request is not None:
+        if request.traceparent:
+            pairs.append(("traceparent", request.traceparent))
+        if request.tracestate:
+            pairs.append(("tracestate", request.tracestate))
+    return pairs
 
 
 def read_answer(message: bytes, signature: Signature, wanted: Sequence[int]) -> tuple[memoryview, list[TensorPlace]]:

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from benchmarks.file_server import FileServer, cut_link
 from benchmarks.harness import wait_for
 from gateway.config import FetchSettings
+from gateway.models.artifact import ArtifactRefused, LinkLost, Wanted
 from gateway.models.fetch import Fetcher
 from gateway.models.sources.partial import note_of
-from gateway.models.store import ArtifactRefused, LinkLost, Wanted
 
 CONTENT = os.urandom(300_000)
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -97,7 +97,7 @@ def test_a_process_that_is_killed_leaves_what_came_to_the_next(server, partial):
         import sys, pathlib
         from gateway.config import FetchSettings
         from gateway.models.fetch import Fetcher
-        from gateway.models.store import Wanted
+        from gateway.models.artifact import Wanted
         Fetcher(FetchSettings()).fetch(Wanted(sys.argv[1], sys.argv[2]), pathlib.Path(sys.argv[3]), lambda *_: None)
     """
     with subprocess.Popen([sys.executable, "-c", code, server.url(), SHA, str(partial)]) as process:

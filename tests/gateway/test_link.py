@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from edgeway import frames
 from edgeway.frames import Infer, Reply, TensorPlace
-from gateway.dispatch.link import Link, Pending, hung_for
+from gateway.dispatch.link import Link
+from gateway.dispatch.pending import Pending, hung_for
 from gateway.errors import Shed, WorkerLost
 from gateway.plan import Plan
 from gateway.request import InputTensor
@@ -376,7 +377,7 @@ async def test_a_dead_workers_runs_say_which_of_them_had_begun(pair):
 async def test_descriptors_that_could_not_be_sent_are_closed_with_the_link(pair):
     """A worker that is stopped takes nothing: at some point frames are kept back."""
     runs = []
-    while not (kept := [fd for _, fds in pair.link._outbox for fd in fds]):
+    while not (kept := [fd for _, fds in pair.link._outbox._waiting for fd in fds]):
         runs.append(pair.infer())
     pair.link.close("gone")
     for fd in kept:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from benchmarks.harness import wait_for
 from gateway.models import fetches
+from gateway.models.artifact import Artifact, ArtifactRefused, LinkLost
 from gateway.models.fetches import FetchEnded, retry_delay
 from gateway.models.loading import Barred, Loader, NoTargetLoads
 from gateway.models.manifest import Check, Tolerance
 from gateway.models.revision import Plan, PlannedArtifact, Revision
-from gateway.models.store import Artifact, ArtifactRefused, LinkLost
 from gateway.request import Signature, TensorSpec
 from gateway.target import LoadOrder, Target
 

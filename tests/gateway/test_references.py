@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.models.artifact import Artifact, ArtifactRefused
 from gateway.models.manifest_files import parse_manifests, with_absolute_uris
 from gateway.models.plans import plan_of
 from gateway.models.revision import Plan
-from gateway.models.store import Artifact, ArtifactRefused, Store
+from gateway.models.store import Store
 from gateway.observation.references import Reference, References
 
 

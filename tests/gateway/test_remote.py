@@ -18,7 +18,9 @@ from edgeway import frames
 from edgeway.v1 import open_inference_pb2 as oip
 from edgeway.v1 import worker_pb2
 from gateway.config import WorkerConfig, parse_device_config
-from gateway.dispatch.remote import RemoteKeeper, RemoteWorker, delay_after
+from gateway.dispatch.remote.keeper import RemoteKeeper
+from gateway.dispatch.remote.pauses import delay_after
+from gateway.dispatch.remote.worker import RemoteWorker
 from gateway.errors import Busy, Looped, RefusedThere, TargetSlow, WorkerLost
 from gateway.remote.agreement import mismatch
 from gateway.remote.failure import NotServing, RemoteFailure

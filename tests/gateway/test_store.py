@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import StoreSettings
+from gateway.models.artifact import ArtifactRefused, LinkLost, Wanted
+from gateway.models.files import local_path
 from gateway.models.space import Item, to_go
-from gateway.models.store import ArtifactRefused, LinkLost, Store, Wanted, local_path
+from gateway.models.store import Store
 
 MB = 1 << 20
 
@@ -110,7 +112,7 @@ def test_a_damaged_copy_is_fetched_again(store, tmp_path, damage):
 
 def test_an_unchanged_file_is_hashed_once(tmp_path, monkeypatch):
     hashed = []
-    monkeypatch.setattr("gateway.models.store.file_sha256", lambda path: hashed.append(path) or sha(path.read_bytes()))
+    monkeypatch.setattr("gateway.models.stock.file_sha256", lambda path: hashed.append(path) or sha(path.read_bytes()))
     model = wanted(tmp_path, b"model")
     Store(tmp_path / "state").fetch(model, (), untold)
     store = Store(tmp_path / "state")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.models.artifact import ArtifactRefused
 from gateway.models.sources.uris import shown
-from gateway.models.store import ArtifactRefused
 
 
 @dataclass(frozen=True, slots=True)

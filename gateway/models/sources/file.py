@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-from gateway.models.store import ArtifactRefused, local_path, open_regular
+from gateway.models.artifact import ArtifactRefused
+from gateway.models.files import local_path, open_regular
 
 
 class FileSource:

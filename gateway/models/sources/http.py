@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin
 
+from gateway.models.artifact import ArtifactRefused
 from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.sockets import Sockets
 from gateway.models.sources.source import LinkTrouble
 from gateway.models.sources.uris import masked, shown
-from gateway.models.store import ArtifactRefused
 
 if TYPE_CHECKING:
     import urllib3

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gateway.config import ObjectStore
+from gateway.models.artifact import ArtifactRefused
 from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.http import trouble_with
 from gateway.models.sources.source import LinkTrouble
 from gateway.models.sources.uris import masked
-from gateway.models.store import ArtifactRefused
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult

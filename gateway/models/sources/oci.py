@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from gateway.models.artifact import ArtifactRefused
 from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.http import MOST_REDIRECTS, reason, trouble_with
 from gateway.models.sources.sockets import Sockets
 from gateway.models.sources.source import LinkTrouble
 from gateway.models.sources.uris import masked, shown
-from gateway.models.store import ArtifactRefused
 
 if TYPE_CHECKING:
     import requests

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.models.artifact import Artifact
 from gateway.models.catalog import RETURN_AFTER, UNUSED_AFTER, Catalog
 from gateway.models.loading import Loader
 from gateway.models.manifest_files import from_json
 from gateway.models.plans import plan_of
 from gateway.models.revision import Plan, PlannedArtifact
-from gateway.models.store import Artifact
 from gateway.request import Signature
 from gateway.routing.table import Table
 from gateway.target import Target

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.errors import Conflict, NotFound
+from gateway.models.artifact import Artifact
 from gateway.models.catalog import Catalog
 from gateway.models.ledger import Ledger, NotKept
 from gateway.models.loading import Loader
 from gateway.models.manifest_files import from_json
 from gateway.models.state import Change, State, StateUnusable
 from gateway.models.steering import Steering
-from gateway.models.store import Artifact
 from gateway.record.events import Events
 from gateway.request import Signature
 from gateway.routing.table import Table

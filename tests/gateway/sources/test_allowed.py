@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.models.artifact import ArtifactRefused
 from gateway.models.manifest import SCHEMES
 from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.uris import beside, masked, suffix_of
-from gateway.models.store import ArtifactRefused
 
 HOSTS = ("models.example.com", "*.cdn.example.com", "10.0.0.7:8080", "[fe80::1]", "bucket", "[::1]:5000")
 

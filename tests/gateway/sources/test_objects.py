@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks.file_server import BadLink, FileServer
 from gateway.config import FetchSettings, ObjectStore
+from gateway.models.artifact import ArtifactRefused, Wanted
 from gateway.models.fetch import Fetcher
 from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.objects import ObjectSource
-from gateway.models.store import ArtifactRefused, Wanted
 
 obstore = pytest.importorskip("obstore")
 CONTENT = os.urandom(3_000_000)

@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks.file_server import BadLink, FileServer
 from gateway.config import FetchSettings
+from gateway.models.artifact import ArtifactRefused, Wanted
 from gateway.models.fetch import Fetcher
 from gateway.models.sources.allowed import Allowed
 from gateway.models.sources.oci import Layer, OciSource, choose, layers_of
-from gateway.models.store import ArtifactRefused, Wanted
 
 pytest.importorskip("oras")
 CONTENT = os.urandom(2_000_000)
