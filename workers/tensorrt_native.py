@@ -166,6 +166,7 @@ class Native:
                 profile.set_shape(name, least, best, most)
             config.add_optimization_profile(profile)
         known = self._use_timings(config, timings)
+        self.log.clear()  # a cache that it does not take is no reason for what follows
         monitor = _monitor(trt, tell)
         if monitor is not None:
             config.progress_monitor = monitor

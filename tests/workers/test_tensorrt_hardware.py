@@ -26,7 +26,7 @@ from workers.backends.cpu import CpuBackend
 from workers.backends.tensorrt import PLAN, TensorrtBackend
 from workers.loaded import NeverCancelled
 
-pytestmark = pytest.mark.hardware
+pytestmark = [pytest.mark.hardware, pytest.mark.timeout(900)]
 THROUGH = ("onnxruntime", "native")
 
 
@@ -186,8 +186,12 @@ def test_a_worker_that_is_killed_in_a_run_costs_no_request_and_comes_back_with_i
     def state() -> str:
         return next(each for each in gateway.get("targets", "m") if each["worker"] == "trt")["state"]
 
-    wait_for(lambda: state() == "ready", 600, "the engine")
     with Client(gateway.unix) as client:
+        served = set()
+        while state() in ("loading", "warming"):
+            served.add(client.infer("m", {"x": np.float32([3])}).served_by)
+        assert "cpu" in served
+        assert state() == "ready"
         worker = next(each for each in gateway.get("accelerators") if each["worker"] == "trt")
         for number in range(400):
             if number == 100:

@@ -439,11 +439,12 @@ def _preload(ort: Any) -> None:
 
 def _open_libraries(folder: str) -> None:
     """Raises BackendUnavailable: with the name of the library that is missing. ONNX Runtime itself would only print
-    something, and run on the CPU.
+    something, and run on the CPU; the TensorRT provider can't do without the CUDA provider's library.
     """
     try:
         ctypes.CDLL(os.path.join(folder, "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(os.path.join(folder, "libonnxruntime_providers_tensorrt.so"))
+        for provider in ("cuda", "tensorrt"):
+            ctypes.CDLL(os.path.join(folder, f"libonnxruntime_providers_{provider}.so"))
     except OSError as missing:
         raise BackendUnavailable(f"the TensorRT provider: {missing}", MISSING_LIBRARY) from missing
 
