@@ -83,7 +83,7 @@ def on_the_cpu(array: np.ndarray) -> np.ndarray:
 def test_it_computes_what_the_cpu_does(settings, through, options, tolerance):
     """FP32 on a GPU rounds its factors to TF32, of ten bits."""
     model = backend(settings, through, **options).load(convolutions().SerializeToString(), "m 1")
-    assert "CPU" not in model.provenance.replace("no node on the CPU", "")
+    assert model.provenance.startswith("all ")
     for count in (1, 3, 8):
         np.testing.assert_allclose(run(model, pictures(count)), on_the_cpu(pictures(count)), atol=tolerance)
 
@@ -187,11 +187,11 @@ def test_a_worker_that_is_killed_in_a_run_costs_no_request_and_comes_back_with_i
         return next(each for each in gateway.get("targets", "m") if each["worker"] == "trt")["state"]
 
     with Client(gateway.unix) as client:
-        served = set()
-        while state() in ("loading", "warming"):
-            served.add(client.infer("m", {"x": np.float32([3])}).served_by)
-        assert "cpu" in served
-        assert state() == "ready"
+        served = [client.infer("m", {"x": np.float32([3])}).served_by]
+        wait_for(
+            lambda: served.append(client.infer("m", {"x": np.float32([3])}).served_by) or state() == "ready", 600, "it"
+        )
+        assert served[0] == "cpu"  # while the worker starts and builds
         worker = next(each for each in gateway.get("accelerators") if each["worker"] == "trt")
         for number in range(400):
             if number == 100:
