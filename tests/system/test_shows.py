@@ -18,8 +18,8 @@ SHORT = {
     "workers": ["--kills", "2"],
     "kill": ["--kills", "1"],
     "hang": ["--before", "1", "--seconds", "5", "--hang", "3"],
-    "refusal": ["--count", "200", "--pairs", "5", "--window", "1.2"],
-    "overload": ["--seconds", "6", "--light", "3", "--no-sweep"],
+    "refusal": ["--count", "200", "--pairs", "3", "--window", "1.2"],
+    "overload": ["--seconds", "5", "--light", "2", "--no-sweep"],
     "replay": ["--seconds", "8"],
     "heat-ramp": ["--only", "ramp", "--seconds", "16"],
     "heat-sensors": ["--only", "sensors", "--phase", "1.2"],
@@ -41,14 +41,13 @@ SHORT = {
     "canary-hot": ["--only", "throttled", "--seconds", "1.5"],
     "split": ["--keys", "200", "--hundreds", "1"],
     "commands": ["--threads", "8", "--calls", "20"],
-    "copies": [],
     "drift": ["--reference", "250", "--recorded", "200", "--turned", "100", "--starts", "10", "--replayed", "20000"],
     "shadow": ["--rounds", "1", "--count", "100", "--bound", "3"],
-    "faults": ["--calls", "100"],
     "remote": ["--only", "edgeway", "--kills", "1", "--no-control"],
     "third_party": [],
     "doctor": ["--only", "config"],
 }
+"""Those of copies and of page faults are in ``test_hot_path.py``."""
 
 
 TIMED = {
@@ -81,7 +80,6 @@ UNTIMED = {
     "power_cuts",
     "fetch",
     "split",
-    "copies",
     "drift",
     "third_party",
     "doctor",
@@ -164,6 +162,6 @@ def test_the_start_benchmark_times_launches_beside_the_direct_process():
 
 
 def test_gateway_and_worker_are_small_and_a_request_faults_few_pages():
-    figures = measured("memory", "--requests", "300", "--frames", "100")
+    figures = measured("memory", "--requests", "300", "--frames", "100", "--no-quiet")
     assert figures["ok"], figures
     assert figures["directFaultsPerRequest"]["4.9 MB"] > 10 * figures["faultsPerRequest"]["4.9 MB"]
