@@ -48,6 +48,26 @@ class Admin:
 
         return wait_for(over, limit, f"an outcome for {name} {version}")
 
+    def deploy(self, path: str, limit: float) -> None:
+        """Apply, and return once each version takes its share of requests. Raises RuntimeError with the reason why one
+        can't, TimeoutError.
+        """
+        self.apply(path)
+        for each in load_manifests(Path(path)):
+            traffic = each.spec.traffic
+            self._serving(each.name, each.version, traffic.percent == 0 or traffic.shadow, limit)
+
+    def _serving(self, name: str, version: str, may_idle: bool, limit: float) -> None:
+        def settled() -> Any:
+            status = self.versions(name).get(version)
+            if status is None or (status.state == "ready" and not (may_idle or status.percent or status.current)):
+                return None
+            return status if status.state in OVER else None
+
+        status = wait_for(settled, limit, f"serving of {name} {version}")
+        if status.state != "ready":
+            raise RuntimeError(f"{name} {version} is {status.state}: {status.reason}")
+
     def __enter__(self) -> Admin:
         return self
 

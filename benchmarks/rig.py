@@ -24,7 +24,7 @@ SERVICE_MS = 3.0
 """Whole time of a run on the simulated accelerator."""
 COMPUTE_SECONDS = 0.002
 """What the model really computes, on either worker."""
-LEADS = (3.0, 8.0, 30.0)
+LEADS = (2.5, 8.0, 30.0)
 """Seconds given to gateway and model to come up before the script of the simulated worker begins; when they took
 longer, all is started again with more."""
 READY_LIMIT = 60.0
@@ -76,9 +76,7 @@ class Rig:
     def deploy(self, name: str, model: onnx.ModelProto, spec: str) -> None:
         """Apply, and wait until every target has it."""
         path = manifest(self.folder, name, "1", model.SerializeToString(), spec, "simulated")
-        applied = self.gateway.run("apply", "-f", path, "--wait")
-        if applied.returncode:
-            raise RuntimeError(applied.stderr)
+        self.gateway.deploy(path, READY_LIMIT)
         self.deployed.append(name)
         wait_for(
             lambda: all(not t.reason.startswith("loading") for t in self.targets(name)),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import click
+from google.protobuf.message import Message
 
 from edgeway.v1 import control_pb2 as control
 from gateway.cli.control import Control, control_option
@@ -83,13 +85,14 @@ def get(what: str, name: str, form: str, watch: bool, gateway: Control) -> None:
     NAME narrows it to one deployment, worker, or for events either.
     """
     look = _LOOKS[what]
+    made = look.table if form == "table" and look.table else look.rows
     try:
         if watch and what == "events":
             _follow(gateway, name, form)
         while True:
             if watch and form == "table":
                 click.clear()
-            look(gateway, name, form)
+            show(made(gateway.call(look.rpc, control.GetRequest(name=name))), form, look.columns, look.nothing)
             if not watch:
                 return
             time.sleep(_WATCHED_EVERY)
@@ -97,16 +100,28 @@ def get(what: str, name: str, form: str, watch: bool, gateway: Control) -> None:
         return
 
 
-def _deployments(gateway: Control, name: str, form: str) -> None:
-    response = gateway.call("GetDeployments", control.GetRequest(name=name))
-    rows = [
+class Asked(Protocol):
+    """Whoever reaches a control socket."""
+
+    def call(self, rpc: str, request: Message) -> Any: ...
+
+
+def rows(asked: Asked, what: str, name: str = "") -> list[Row]:
+    """What ``edgeway get WHAT NAME -o json`` prints."""
+    look = _LOOKS[what]
+    return look.rows(asked.call(look.rpc, control.GetRequest(name=name)))
+
+
+def _deployments(response: Any) -> list[Row]:
+    return [
         {"name": deployment.name, "versions": [version_row(v) for v in deployment.versions]}
         for deployment in response.deployments
     ]
-    if form != "table":
-        show(rows, form, [], "")
-        return
-    flat = [
+
+
+def _versions(response: Any) -> list[Row]:
+    """The same for the table: a row for each version."""
+    return [
         {
             "name": deployment.name,
             **version_row(version),
@@ -116,7 +131,6 @@ def _deployments(gateway: Control, name: str, form: str) -> None:
         for deployment in response.deployments
         for version in deployment.versions
     ]
-    show(flat, form, _DEPLOYMENT_COLUMNS, "no deployments; add one with `edgeway apply -f FILE`")
 
 
 def version_row(version: Any) -> Row:
@@ -169,9 +183,8 @@ def _figures(version: Any) -> Row:
     return row
 
 
-def _targets(gateway: Control, name: str, form: str) -> None:
-    response = gateway.call("GetTargets", control.GetRequest(name=name))
-    rows = [
+def _targets(response: Any) -> list[Row]:
+    return [
         {
             "deployment": target.deployment,
             "version": target.version,
@@ -188,12 +201,10 @@ def _targets(gateway: Control, name: str, form: str) -> None:
         }
         for target in response.targets
     ]
-    show(rows, form, _TARGET_COLUMNS, "no targets: no version is deployed")
 
 
-def _accelerators(gateway: Control, name: str, form: str) -> None:
-    response = gateway.call("GetAccelerators", control.GetRequest(name=name))
-    rows = [
+def _accelerators(response: Any) -> list[Row]:
+    return [
         {
             "worker": worker.worker,
             "backend": worker.backend,
@@ -218,12 +229,10 @@ def _accelerators(gateway: Control, name: str, form: str) -> None:
         }
         for worker in response.accelerators
     ]
-    show(rows, form, _ACCELERATOR_COLUMNS, "no workers")
 
 
-def _events(gateway: Control, name: str, form: str) -> None:
-    response = gateway.call("GetEvents", control.GetRequest(name=name))
-    show([_event_row(event) for event in response.events], form, _EVENT_COLUMNS, "no events")
+def _events(response: Any) -> list[Row]:
+    return [_event_row(event) for event in response.events]
 
 
 def _event_row(event: Any) -> Row:
@@ -248,9 +257,27 @@ def _follow(gateway: Control, name: str, form: str) -> None:
     fail("the gateway ended")
 
 
-_LOOKS: dict[str, Callable[[Control, str, str], None]] = {
-    "deployments": _deployments,
-    "targets": _targets,
-    "accelerators": _accelerators,
-    "events": _events,
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One thing that can be shown."""
+
+    rpc: str
+    rows: Callable[[Any], list[Row]]
+    columns: Columns
+    nothing: str
+    table: Callable[[Any], list[Row]] | None = None
+    """The rows of the table, where they are others."""
+
+
+_LOOKS = {
+    "deployments": _Look(
+        "GetDeployments",
+        _deployments,
+        _DEPLOYMENT_COLUMNS,
+        "no deployments; add one with `edgeway apply -f FILE`",
+        _versions,
+    ),
+    "targets": _Look("GetTargets", _targets, _TARGET_COLUMNS, "no targets: no version is deployed"),
+    "accelerators": _Look("GetAccelerators", _accelerators, _ACCELERATOR_COLUMNS, "no workers"),
+    "events": _Look("GetEvents", _events, _EVENT_COLUMNS, "no events"),
 }

@@ -27,8 +27,7 @@ class Served:
     def deploy(self, name: str, content: bytes, targets: str = "") -> None:
         """It is ready on the CPU then, at least. ``targets``: default: the worker, then the CPU."""
         path = manifest(self.gateway.folder, name, "1", content, f"targets: {targets or f'[{self.worker}, cpu]'}")
-        done = self.gateway.run("apply", "-f", path, "--wait", limit=SETTLED)
-        assert done.returncode == 0, done.stderr
+        self.gateway.deploy(path, SETTLED)
 
     def target(self, name: str, worker: str = "") -> dict[str, Any]:
         """Once it has loaded the model, or failed to."""

@@ -7,6 +7,9 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -79,37 +82,34 @@ BROKEN = {
 }
 
 
-@pytest.fixture(scope="module")
-def broken(tmp_path_factory):
+@dataclass(frozen=True)
+class Told:
     """What is said of all the broken ones, beside a good one; what the last of them left; and the time it took."""
-    folder = tmp_path_factory.mktemp("plugins")
+
+    rows: dict[str, dict]
+    pid: int
+    seconds: float
+
+
+def ask_the_broken(folder: Path) -> Told:
     for name, (code, _, _) in BROKEN.items():
         plugin(folder, name, code)
     began = time.monotonic()
     asked = Asked(with_plugins(folder), workers={name: [name] for name in (*BROKEN, "simulated")}, everything=False)
     rows = by_backend(probe_all([asked], 8.0))
-    return rows, int((folder / "pid").read_text()), time.monotonic() - began
+    return Told(rows, int((folder / "pid").read_text()), time.monotonic() - began)
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_backend_that_breaks_says_how(broken, name):
-    row = broken[0][name]
-    _, code, word = BROKEN[name]
-    assert (row["available"], row["code"]) == (False, code), row
-    assert word in row["reason"]
-    assert row["remedy"]
-    assert "Traceback" not in json.dumps(row)
+@pytest.fixture(scope="module", autouse=True)
+def asking(tmp_path_factory) -> Iterator[Future[Told]]:
+    """The broken ones are asked while the other tests run: two of them hang until the limit."""
+    with ThreadPoolExecutor(1) as beside:
+        yield beside.submit(ask_the_broken, tmp_path_factory.mktemp("plugins"))
 
 
-def test_those_that_break_or_hang_hide_no_other_and_are_waited_for_together(broken):
-    rows, _, seconds = broken
-    assert rows["simulated"]["available"], rows["simulated"]
-    assert seconds < 8 + 8 + 8  # the list, the probes that end, and two that hang at the same time
-
-
-def test_nothing_of_a_probe_stays(broken):
-    stat = Path(f"/proc/{broken[1]}/stat")
-    wait_for(lambda: not stat.exists() or stat.read_text().split()[2] == "Z", 5, "its child's end")
+@pytest.fixture(scope="module")
+def broken(asking: Future[Told]) -> Told:
+    return asking.result(60)
 
 
 def test_each_worker_of_a_config_is_asked_for_under_its_own_interpreter(tmp_path):
@@ -168,3 +168,23 @@ def test_the_command_itself_needs_no_runtime_and_names_what_else_it_lacks(hidden
         assert done.returncode == 1
         assert hidden[0] in done.stderr
         assert "pip install" in done.stderr
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_backend_that_breaks_says_how(broken, name):
+    row = broken.rows[name]
+    _, code, word = BROKEN[name]
+    assert (row["available"], row["code"]) == (False, code), row
+    assert word in row["reason"]
+    assert row["remedy"]
+    assert "Traceback" not in json.dumps(row)
+
+
+def test_those_that_break_or_hang_hide_no_other_and_are_waited_for_together(broken):
+    assert broken.rows["simulated"]["available"], broken.rows["simulated"]
+    assert broken.seconds < 8 + 8 + 8  # the list, the probes that end, and two that hang at the same time
+
+
+def test_nothing_of_a_probe_stays(broken):
+    stat = Path(f"/proc/{broken.pid}/stat")
+    wait_for(lambda: not stat.exists() or stat.read_text().split()[2] == "Z", 5, "its child's end")

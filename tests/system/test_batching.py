@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness import identity, manifest, poisonable, scaled
+from benchmarks.harness import identity, manifest, poisonable, scaled, wait_for
 from edgeway.client import Client, InferenceError
 
 pytestmark = pytest.mark.system
@@ -20,8 +20,7 @@ def test_batching_joins_requests_that_come_together_and_none_is_answered_with_an
     gateway = gateway_in({"workers": [sim], "budget": {"defaultMs": 20000}})
     spec = "targets: [sim]\nbatching: {maxSize: 8, maxDelayMs: 500}"
     path = manifest(folder, "m", "1", scaled(3.0).SerializeToString(), spec)
-    done = gateway.run("apply", "-f", path, "--wait")
-    assert done.returncode == 0, done.stderr
+    gateway.deploy(path)
     with Client(gateway.unix) as client, ThreadPoolExecutor(8) as callers:
 
         def ask(number: int) -> float:
@@ -43,8 +42,7 @@ def test_a_model_that_can_not_batch_is_refused_with_the_reason_and_taken_without
     assert "batching: input x has the fixed size 1" in refused.stderr
     (version,) = gateway.get("deployments", "m")[0]["versions"]
     assert "batching" in version["reason"]
-    done = gateway.run("apply", "-f", manifest(folder, "m", "1", content, "", "cpu"), "--wait")
-    assert done.returncode == 0, done.stderr
+    gateway.deploy(manifest(folder, "m", "1", content, "", "cpu"))
     text = Path(path).read_text() + "  batching: {maxSize: 0}\n"
     Path(path).write_text(text)
     wrong = gateway.run("validate", "-f", path)
@@ -56,8 +54,7 @@ def test_a_lone_request_that_waits_for_others_is_neither_hung_nor_late(folder, g
     gateway = gateway_in({"workers": [sim, {"name": "cpu", "backend": "cpu"}]})
     spec = "targets: [sim, cpu]\nbatching: {maxSize: 8, maxDelayMs: 1000}"
     path = manifest(folder, "m", "1", scaled(3.0).SerializeToString(), spec)
-    done = gateway.run("apply", "-f", path, "--wait")
-    assert done.returncode == 0, done.stderr
+    gateway.deploy(path)
     with Client(gateway.unix) as client:
         for _ in range(3):
             patient = client.infer("m", {"x": np.ones(1, np.float32)}, budget_ms=10000)
@@ -73,8 +70,8 @@ def test_a_request_that_kills_its_worker_takes_none_of_those_with_it_that_shared
     path = manifest(
         folder, "m", "1", poisonable().SerializeToString(), "batching: {maxSize: 3, maxDelayMs: 1000}", "cpu"
     )
-    done = gateway.run("apply", "-f", path, "--wait")
-    assert done.returncode == 0, done.stderr
+    gateway.deploy(path)
+    wait_for(lambda: len(gateway.children()) >= 3, 10, "zygote and standby")
     with Client(gateway.unix) as client, ThreadPoolExecutor(8) as callers:
 
         def ask(number: int) -> int | str:

@@ -35,7 +35,7 @@ def test_a_version_whose_outputs_drift_is_rolled_back_with_what_moved():
         np.savez(folder / "reference.npz", y=rows(random, 500, 4.0))
         for label, factor, more in (("1", 1.0, ""), ("2", 1.5, WATCHED)):
             file = manifest(folder, "m", label, scaled(factor).SerializeToString(), more)
-            assert gateway.run("apply", "-f", file, "--wait").returncode == 0
+            gateway.deploy(file)
         wait_for(lambda: version("2")["driftDetail"].startswith("no drift score yet"), 20, "the reference")
         ask(rows(random, 150, 4.0) / 1.5)
         wait_for(lambda: version("2")["drift"] is not None, 20, "a first score")

@@ -69,7 +69,7 @@ def test_the_cpu_serves_while_an_engine_is_built_and_a_new_process_reads_it(fold
             (each for each in gateway.get("targets", "m") if each["worker"] == "trt"), {"reason": "", "state": ""}
         )
 
-    assert gateway.run("apply", "-f", path, "--wait").returncode == 0
+    gateway.deploy(path)
     with Client(gateway.unix) as client:
         ask = lambda: client.infer("m", {"x": np.float32([3])})  # noqa: E731
         wait_for(lambda: target()["reason"].startswith("loading: building the engine"), 20, "word of the build")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness import manifest, scaled, slow_for, wait_for
+from benchmarks.harness import Gateway, manifest, scaled, scratch, slow_for, wait_for
 from edgeway.client import Client, InferenceError, Late, Unavailable
 
 pytestmark = pytest.mark.system
@@ -21,20 +21,19 @@ def config(**options) -> dict:
     }
 
 
-def deploy(gateway, folder: Path, targets="[sim, cpu]", more="", model=None) -> None:
+def deploy(gateway, folder: Path, targets="[sim, cpu]", more="", model=None, name="m") -> None:
     spec = f"targets: {targets}\nlatency: {{budgetMs: 200{more}}}"
-    path = manifest(folder, "m", "1", (model or scaled(2.0)).SerializeToString(), spec, "simulated")
-    done = gateway.run("apply", "-f", path, "--wait")
-    assert done.returncode == 0, done.stderr
+    path = manifest(folder, name, "1", (model or scaled(2.0)).SerializeToString(), spec, "simulated")
+    gateway.deploy(path)
     wait_for(
-        lambda: all(not t["reason"].startswith("loading") for t in gateway.get("targets", "m")),
+        lambda: all(not t["reason"].startswith("loading") for t in gateway.get("targets", name)),
         10,
         "the load on every target",
     )
 
 
-def ask(client: Client, **options):
-    return client.infer("m", {"x": np.ones(1, np.float32)}, **options)
+def ask(client: Client, model="m", **options):
+    return client.infer(model, {"x": np.ones(1, np.float32)}, **options)
 
 
 def test_a_healthy_accelerator_serves_undegraded(folder, gateway_in):
@@ -48,22 +47,31 @@ def test_a_healthy_accelerator_serves_undegraded(folder, gateway_in):
     assert 0 < result.budget_left_ms < 200
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"queue": [{"at": 0, "backlogMs": 500}]}, "busy"),
-        ({"heat": {"points": [[0, 80]]}}, "hot"),
-        ({"faults": [{"at": 0, "error": True}]}, "failed"),
-        ({"faults": [{"at": 0, "vanish": True}]}, "lost"),
-        ({"faults": [{"afterRuns": 5, "hang": True}]}, "slow"),
-        ({"faults": [{"afterRuns": 5, "crash": True}]}, "lost"),
-    ],
-)
-def test_the_cpu_serves_instead_and_the_answer_says_why(folder, gateway_in, options, reason):
-    gateway = gateway_in(config(**options))
-    deploy(gateway, folder)
-    with Client(gateway.unix) as client:
-        results = [ask(client) for _ in range(8)]
+TROUBLES = {
+    "queue": ({"queue": [{"at": 0, "backlogMs": 500}]}, "busy"),
+    "heat": ({"heat": {"points": [[0, 80]]}}, "hot"),
+    "error": ({"faults": [{"at": 0, "error": True}]}, "failed"),
+    "vanish": ({"faults": [{"at": 0, "vanish": True}]}, "lost"),
+    "hang": ({"faults": [{"afterRuns": 5, "hang": True}]}, "slow"),
+    "crash": ({"faults": [{"afterRuns": 5, "crash": True}]}, "lost"),
+}
+"""Options of an accelerator that has it, and what answers say then."""
+
+
+@pytest.fixture(scope="module")
+def troubled():
+    """A gateway with an accelerator for each trouble: a process of its own, and a model that no other one has."""
+    accelerators = [{**config(**options)["workers"][0], "name": trouble} for trouble, (options, _) in TROUBLES.items()]
+    with scratch() as folder, Gateway(folder, {"workers": [*accelerators, {"name": "cpu", "backend": "cpu"}]}) as made:
+        yield made
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_the_cpu_serves_instead_and_the_answer_says_why(troubled, trouble):
+    reason = TROUBLES[trouble][1]
+    deploy(troubled, troubled.folder, f"[{trouble}, cpu]", name=trouble)
+    with Client(troubled.unix) as client:
+        results = [ask(client, trouble) for _ in range(8)]
     fallen = [result for result in results if result.degraded]
     assert fallen, results
     assert {(result.served_by, result.reason) for result in fallen} <= {("cpu", reason), ("cpu", "lost")}

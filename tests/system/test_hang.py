@@ -18,8 +18,7 @@ pytestmark = pytest.mark.system
 def deployed(gateway, folder, targets="[sim, cpu]", budget_ms=200):
     spec = f"targets: {targets}\nlatency: {{budgetMs: {budget_ms}}}"
     path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), spec, "simulated")
-    done = gateway.run("apply", "-f", path, "--wait")
-    assert done.returncode == 0, done.stderr
+    gateway.deploy(path)
     wait_for(lambda: all(t["state"] == "ready" for t in gateway.get("targets", "m")), 10, "all targets")
 
 

@@ -31,8 +31,7 @@ def config(sim: dict, **more) -> dict:
 def deploy(gateway, folder: Path, targets="[sim, cpu]", latency="budgetMs: 200", more="", model=None) -> None:
     spec = f"targets: {targets}\nlatency: {{{latency}}}\n{more}"
     path = manifest(folder, "m", "1", (model or scaled(2.0)).SerializeToString(), spec, "simulated")
-    done = gateway.run("apply", "-f", path, "--wait")
-    assert done.returncode == 0, done.stderr
+    gateway.deploy(path)
     wait_for(
         lambda: all(not t["reason"].startswith("loading") for t in gateway.get("targets", "m")),
         10,
@@ -66,7 +65,7 @@ def test_a_worker_in_a_crash_loop_is_said_to_be_and_the_cpu_serves_meanwhile(fol
     gateway = gateway_in(config({"faults": [{"at": 0, "crash": True, "seconds": 3600}]}))
     spec = "targets: [sim, cpu]\nlatency: {budgetMs: 500}"
     path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), spec, "simulated")
-    assert gateway.run("apply", "-f", path, "--wait").returncode == 0
+    gateway.deploy(path)
     with Client(gateway.unix) as client:
         served = [ask(client).served_by for _ in range(5)]
         wait_for(lambda: "crash loop" in gateway.worker("sim")["reason"], 30, "the crash loop")
@@ -122,7 +121,7 @@ def test_what_waits_in_a_queue_when_its_budget_ends_is_refused_then_although_ano
 
 
 def test_a_higher_class_takes_the_place_of_a_waiting_lower_one(folder, gateway_in):
-    gateway = gateway_in(config({"serviceMs": 1500}, limits={"maxInFlight": 2, "classPercent": {"low": 100}}))
+    gateway = gateway_in(config({"serviceMs": 1000}, limits={"maxInFlight": 2, "classPercent": {"low": 100}}))
     deploy(gateway, folder, "[sim]", "budgetMs: 15000")
     x = np.ones(1, np.float32)
     with ThreadPoolExecutor(4) as callers:
@@ -137,7 +136,7 @@ def test_a_higher_class_takes_the_place_of_a_waiting_lower_one(folder, gateway_i
 
 
 def test_a_newer_frame_of_a_stream_takes_the_place_of_the_one_that_waits(folder, gateway_in):
-    gateway = gateway_in(config({"serviceMs": 2000}))
+    gateway = gateway_in(config({"serviceMs": 1200}))
     deploy(gateway, folder, "[sim]", "budgetMs: 15000")
 
     def frame() -> str:

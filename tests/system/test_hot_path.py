@@ -5,12 +5,16 @@ Every bound stands beside a control: a server that is known to be wasteful is se
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from benchmarks.bench.bare import WASTE
 from benchmarks.bench.rows import BY_NAME
 from benchmarks.counts import copies, faults
 from benchmarks.counts.work import NotCounted, counted_gateway, counted_server
+from benchmarks.show import copies as show_copies
+from benchmarks.show import faults as show_faults
 
 pytestmark = pytest.mark.system
 
@@ -39,13 +43,33 @@ def test_a_tensor_is_written_into_a_slot_once_and_read_from_it_once(copied):
     assert copied["gateway"].slots == pytest.approx(2, abs=0.05), copied
 
 
-def test_big_requests_cost_few_page_faults_and_an_untuned_server_many():
-    ours, plain = faults.of_gateway(200), faults.of_plain_server(50)
+@pytest.fixture(scope="module")
+def faulted():
+    """Of the gateway, and of a server that leaves the allocator as it is."""
+    return faults.of_gateway(200), faults.of_plain_server(50)
+
+
+def test_big_requests_cost_few_page_faults_and_an_untuned_server_many(faulted):
+    ours, plain = faulted
     held = {
         name: (BY_NAME[f"faults-{name}"].holds(ours[name]), BY_NAME[f"faults-{name}"].holds(plain[name]))
         for name in ours
     }
     assert held == {"frame": (True, False), "large": (True, False)}, (ours, plain)
+
+
+def test_the_shows_of_copies_and_page_faults_say_the_same(copied, faulted, monkeypatch, capsys):
+    """They count by the same code: once is enough."""
+    monkeypatch.setattr(sys, "argv", ["show"])
+    monkeypatch.setattr(show_copies, "count", lambda: copied)
+    monkeypatch.setattr(faults, "of_gateway", lambda calls: faulted[0])
+    monkeypatch.setattr(faults, "of_plain_server", lambda calls: faulted[1])
+    for show in (show_copies, show_faults):
+        with pytest.raises(SystemExit) as ended:
+            show.main()
+        said = capsys.readouterr().out
+        assert ended.value.code == 0, said
+        assert "  ok  " in said
 
 
 def test_a_request_makes_few_python_calls_and_leaves_nothing_behind():

@@ -76,7 +76,7 @@ def test_one_deployment_mixes_onnx_and_tflite_and_fails_over_between_the_runtime
     artifact = f'{{accelerator: litert, uri: "file:m.tflite", checksum: "sha256:{digest}"}}'
     more = f"targets: [litert, cpu]\nartifacts: [{artifact}]\n"
     path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), more)
-    assert gateway.run("apply", "-f", path, "--wait").returncode == 0
+    gateway.deploy(path)
     wait_for(lambda: {row["state"] for row in targets(gateway, "m").values()} == {"ready"}, 20, "both targets")
     rows = targets(gateway, "m")
     assert "nodes on the CPU" in rows["lite"]["provenance"]

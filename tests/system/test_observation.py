@@ -34,8 +34,7 @@ def doubled_size():
 def deploy(gateway: Gateway, folder: Path, version: str, model, more: str = "", targets: str = "[cpu]") -> None:
     spec = f"targets: {targets}\n{more}"
     path = manifest(folder, "m", version, model.SerializeToString(), spec)
-    done = gateway.run("apply", "-f", path, "--wait")
-    assert done.returncode == 0, done.stderr
+    gateway.deploy(path)
 
 
 def status(gateway: Gateway, version: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -53,7 +54,7 @@ def test_a_stopped_worker_costs_one_budget_and_then_the_other_serves(folder, gat
     workers = [{"name": "sim", "backend": "simulated"}, {"name": "cpu", "backend": "cpu"}]
     gateway = gateway_in({"workers": workers, "budget": {"defaultMs": 200}})
     path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), accelerator="simulated")
-    assert gateway.run("apply", "-f", path, "--wait").returncode == 0
+    gateway.deploy(path)
     wait_for(lambda: all(t["state"] == "ready" for t in gateway.get("targets", "m")), 5, "both targets")
     pid = gateway.worker("sim")["pid"]
     os.kill(pid, signal.SIGSTOP)
@@ -126,3 +127,12 @@ def test_a_state_directory_that_cannot_be_written_is_told_at_start(folder, gatew
     (folder / "state").write_text("a file where a folder should be")
     with pytest.raises(RuntimeError, match="state"):
         gateway_in()
+
+
+@pytest.mark.parametrize("what", ["deployments", "targets", "accelerators", "events"])
+def test_the_command_says_what_the_tests_take_from_the_gateway_without_it(serving, what):
+    said = serving.run("get", what, "-o", "json")
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout) == serving.get(what) != []
+    (name, *_) = (row[key] for row in serving.get(what) for key in ("name", "deployment", "worker") if row.get(key))
+    assert json.loads(serving.run("get", what, name, "-o", "json").stdout) == serving.get(what, name) != []

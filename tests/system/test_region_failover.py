@@ -32,8 +32,7 @@ def config(**options) -> dict:
 def deploy(gateway: Gateway, folder: Path, budget_ms: int = 400) -> None:
     spec = f"targets: [sim, cpu]\nlatency: {{budgetMs: {budget_ms}}}"
     path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), spec, "simulated")
-    done = gateway.run("apply", "-f", path, "--wait")
-    assert done.returncode == 0, done.stderr
+    gateway.deploy(path)
     wait_for(
         lambda: all(not t["reason"].startswith("loading") for t in gateway.get("targets", "m")),
         10,

@@ -85,7 +85,7 @@ def test_a_fallback_is_one_trace_with_the_skipped_target_and_both_attempts(folde
         {"name": "cpu", "backend": "cpu"},
     ]
     gateway = gateway_in({"workers": workers}, OTEL_EXPORTER_OTLP_ENDPOINT=collector.address)
-    assert gateway.run("apply", "-f", path, "--wait").returncode == 0
+    gateway.deploy(path)
     with Client(gateway.unix) as client:
         results = [client.infer("m", {"x": np.ones(1, np.float32)}, metadata=TRACEPARENT) for _ in range(2)]
     gateway.stop()
@@ -101,7 +101,7 @@ def test_a_run_that_several_requests_share_says_so_in_the_trace_of_each(folder, 
     batching = "batching: {maxSize: 2, maxDelayMs: 1000}"
     path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), batching, "cpu")
     gateway = gateway_in({"telemetry": {"otlp": collector.address}, "budget": {"defaultMs": 20000}})
-    assert gateway.run("apply", "-f", path, "--wait").returncode == 0
+    gateway.deploy(path)
     with Client(gateway.unix) as client, futures.ThreadPoolExecutor(2) as callers:
 
         def ask(number: int) -> float:
