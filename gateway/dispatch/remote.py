@@ -109,12 +109,12 @@ class RemoteWorker(Worker):
         wanted = self._wanted.get(handle)
         return (wanted.target, wanted.order) if wanted is not None else None
 
-    def keep_out(self, handle: int, reason: str) -> None:
+    def keep_out(self, handle: int, reason: str, barred: bool = False) -> None:
         """This model can't be asked there for now. Who waits for it goes on waiting: it may come."""
         wanted = self._wanted.get(handle)
         if wanted is None:
             return
-        wanted.target.handle, wanted.target.failure = 0, reason
+        wanted.target.handle, wanted.target.failure, wanted.target.barred = 0, reason, barred
         self.tell("target-kept-out", reason, wanted.order)
         self._changed()
 
@@ -316,14 +316,14 @@ class RemoteLink:
         while True:
             try:
                 signature = await self._fitting(model)
+                self._worker.received(worker_pb2.ToGateway(warming=worker_pb2.Warming(model=model.handle)))
                 seconds = await self._probe(model, signature)
                 if model.golden is not None:
                     await self._check(model, signature, model.golden)
             except RemoteFailure as failed:
                 if str(failed) != told and not self.doubts.is_set():
                     told = str(failed)
-                    self._worker.keep_out(model.handle, told)
-                    model.target.barred = isinstance(failed, Disagreed)
+                    self._worker.keep_out(model.handle, told, isinstance(failed, Disagreed))
                 failures += 1
                 await asyncio.sleep(delay_after(failures))
                 continue
