@@ -52,9 +52,10 @@ class WorkerConfig(Section, frozen=True):
     ``remote.options``. ``instances``: runs at a time; by default 2 for the CPU of a machine with two cores or more,
     else 1. ``options`` belong to the backend. ``hangSeconds``: a run without an answer for so long, and for 5 times the
     p99 of its model, is hung, and the process is replaced; by default 30 s for the CPU, else 2. ``loadSeconds``: the
-    same for a load with its warm-up; by default what the backend says (an hour where engines are built), else 300 s.
-    ``zones``: types of the thermal zones that tell its heat, by default those that
-    its backend's devices are known by. ``adaptiveLimit``: learn how many requests its targets take without queueing.
+    same for a load with its warm-up, and for how long a version waits for what is out of reach before it has failed; by
+    default what the backend says (an hour where engines are built), else 300 s. ``zones``: types of the thermal zones
+    that tell its heat, by default those that its backend's devices are known by.
+    ``adaptiveLimit``: learn how many requests its targets take without queueing.
     ``realtimePriority``: go before all ordinary processes (SCHED_FIFO); 0: be one. ``lockMemory``: never wait for a
     page that was swapped or dropped. ``spinMicroseconds``: look for the next request that long before going to sleep.
     """

@@ -72,6 +72,8 @@ class WorkerView(Protocol):
     """Its runs leave the device."""
     sheds: str
     """Band that shedding acts on: nominal, warm, hot or critical."""
+    load_limit: float
+    """Seconds that a load may take."""
 
     def expected_wait(self, priority: int, now: float) -> float:
         """Seconds until a run of this priority that came now would begin."""
@@ -108,6 +110,8 @@ class Target:
     """Where what is loaded was proved to run."""
     progress: str = ""
     """What a load that takes its time is at; empty: it has not said, or there is none."""
+    warming: bool = False
+    """Since its worker was last told to load it, that has got as far as the warm-up, or further."""
     kind: str = ""
     """Of what runs it: its worker's, unless the loaded model runs on something else. Empty: nothing was loaded yet."""
     golden: str = ""
@@ -134,6 +138,17 @@ class Target:
     """What the version takes and gives, once that is settled: a remote model must go on fitting it."""
     output_bytes: int = 0
     """Largest answer seen: how much room a run's slot gets where the shapes do not say."""
+
+    @property
+    def out_of_reach(self) -> str:
+        """Why nobody is loading it at present, though it was ordered: its worker is lost, or its endpoint does not have
+        it. Empty: it is loaded, or somebody is at it.
+        """
+        if self.order is None or self.handle or self.worker is None:
+            return ""
+        if self.worker.state == "lost":
+            return self.worker.reason or "lost"
+        return self.failure if self.worker.remote else ""
 
     @property
     def accepts_work(self) -> bool:

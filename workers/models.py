@@ -99,7 +99,12 @@ class Models:
         try:
             loaded_model, rule = load(self._backend, order)
             model = LoadedModel(order.model, loaded_model, limits_of(order))
+            tell = self._settings.progress.teller()
+            tell("warming up")
+            self._sender.control(warming=worker_pb2.Warming(model=order.model))
             warmup = model.warm_up(order.warmup_runs)
+            if rule is not None:
+                tell("golden samples")
             agreement = self._hold_to_golden(order, model, rule)
             begin_anew(loaded_model)
         except LoadError as refused:

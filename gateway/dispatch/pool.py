@@ -65,6 +65,7 @@ class Worker:
         self.name = config.name
         self.backend = config.backend
         self.hang_seconds = config.hang_seconds or HANG_SECONDS.get(config.backend, ACCELERATOR_HANG_SECONDS)
+        self.load_limit = config.load_seconds or LOAD_LIMIT
         self.kind = "cpu" if config.backend == "cpu" else "unknown"
         self.remote = False
         self.instances = instances
@@ -191,7 +192,8 @@ class Worker:
         self.link = link
         self.kind, self.device, self.runtime = hello.kind, hello.device, hello.runtime
         self.formats = tuple(hello.formats)
-        link.load_limit = self.config.load_seconds or _sensible(hello.load_seconds) or LOAD_LIMIT
+        self.load_limit = self.config.load_seconds or _sensible(hello.load_seconds) or LOAD_LIMIT
+        link.load_limit = self.load_limit
         self.instances = max(1, hello.instances)
         self.in_flight, self._ahead, self._backlog = 0, [0.0] * 10, 0.0
         self._loading.clear()
@@ -208,7 +210,7 @@ class Worker:
         self.link = None
         self.pid = 0
         for wanted in self._wanted.values():
-            wanted.target.handle, wanted.target.progress = 0, ""
+            wanted.target.handle, wanted.target.warming, wanted.target.progress = 0, False, ""
         self._become("lost", reason)
         self.introduced.set()
 
@@ -222,6 +224,8 @@ class Worker:
             self._load_failed(message.load_failed)
         elif which == "loading":
             self._goes_on(message.loading)
+        elif which == "warming":
+            self._warms(message.warming)
         elif which == "report":
             self._report(message.report)
 
@@ -264,6 +268,7 @@ class Worker:
             if order.batch_size > 1:
                 load.batching.max_size, load.batching.max_delay_seconds = order.batch_size, order.batch_delay
             self._loading.add(handle)
+            wanted.target.warming = False
             if self.link.loading_since is None:
                 self.link.loading_since = time.monotonic()
             self.link.control(worker_pb2.ToWorker(load=load))
@@ -277,6 +282,12 @@ class Worker:
         wanted = self._wanted.get(loading.model)
         if wanted is not None:
             wanted.target.progress = loading.text[:_LONGEST_PROGRESS]
+
+    def _warms(self, warming: worker_pb2.Warming) -> None:
+        wanted = self._wanted.get(warming.model)
+        if wanted is not None and not wanted.target.warming:
+            wanted.target.warming, wanted.target.progress = True, "warming up"
+            self._changed()
 
     def _loaded(self, loaded: worker_pb2.Loaded) -> None:
         wanted = self._wanted.get(loaded.model)

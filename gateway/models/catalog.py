@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.errors import Conflict, NotFound, Unavailable
 from gateway.models.artifact import ArtifactRefused
-from gateway.models.loading import Barred, Loader, NoTargetLoads
+from gateway.models.loading import Barred, Loader, NoTargetLoads, reasons
 from gateway.models.revision import Deployment, Plan, Revision
 from gateway.models.rollout import Rollout, declare, withdraw
 from gateway.models.states import COMING, OVER, follow
@@ -123,8 +123,7 @@ class Catalog:
         try:
             if not revision.ready and revision.state not in COMING:
                 self._begin(deployment, revision)
-            if revision.task is not None:
-                await asyncio.wait([revision.task])
+            await self._outcome(revision)
             if not revision.ready:
                 raise Conflict(f"version {label} of {name} is {revision.state}: {revision.reason}")
             yield
@@ -199,14 +198,27 @@ class Catalog:
             await asyncio.wait(self._tasks)
         self._loader.close()
 
+    async def _outcome(self, revision: Revision) -> None:
+        """Returns when it is not on its way up any more, though it may come back later."""
+        stirred = asyncio.Event()
+        unsubscribe = self.subscribe(stirred.set)
+        try:
+            while revision.task is not None and not revision.task.done() and not revision.waits:
+                stirred.clear()
+                waking = asyncio.ensure_future(stirred.wait())
+                await asyncio.wait({revision.task, waking}, return_when=asyncio.FIRST_COMPLETED)
+                waking.cancel()
+        finally:
+            unsubscribe()
+
     async def settled(self) -> None:
-        """Returns when no version is on its way up any more, but for those that wait for a remote target."""
+        """Returns when no version is on its way up any more, but for those that wait for what is out of reach."""
         while waiting := [task for task in self._tasks - self._abroad() if not task.done()]:
             await asyncio.wait(waiting, timeout=_AGAIN)
 
     def _abroad(self) -> set[asyncio.Task[None]]:
         revisions = (revision for deployment in self._deployments.values() for revision in deployment.revisions)
-        return {revision.task for revision in revisions if revision.abroad and revision.task is not None}
+        return {r.task for r in revisions if (r.abroad or r.waits) and r.task is not None}
 
     def _begin(self, deployment: Deployment, revision: Revision) -> None:
         revision.task = self._spawn(self._bring_up(deployment, revision))
@@ -220,21 +232,30 @@ class Catalog:
                 raise _MemoryShort(f"memory: {refusal}")
             revision.granted = True
             self._become(revision, "loading", "")
-            revision.version = await self._loader.load(revision)
+            revision.version = await self._loader.load(revision, partial(self._rise, deployment, revision))
         except _MemoryShort as refused:
             revision.short_of_memory = True
             self._become(revision, "failed", str(refused))
         except ArtifactRefused as refused:
             self._become(revision, "failed", str(refused))
-        except Barred as refused:
-            self._become(revision, "barred", str(refused))
         except NoTargetLoads as refused:
-            self._become(revision, "failed", str(refused))
+            self._become(revision, "barred" if isinstance(refused, Barred) else "failed", str(refused))
+            self._loader.unload(revision)  # a worker that is restarted need not try it again
         else:
             self._become(revision, "ready", "")
         finally:
             revision.granted = False
         self._publish(deployment)
+
+    def _rise(self, deployment: Deployment, revision: Revision, state: str, reason: str) -> None:
+        """Where its load is, which may be where it was."""
+        if state == revision.state:
+            revision.reason = reason
+            return
+        self._become(revision, state, reason)
+        if revision.waits != (state in OVER):
+            revision.waits, revision.granted = state in OVER, False
+            self._publish(deployment)
 
     def _promised(self, besides: Revision | None = None) -> int:
         """Bytes that versions on their way up were granted and may not have taken yet."""
@@ -277,7 +298,7 @@ class Catalog:
         self.needed = {key: who for each in self._deployments.values() for key, who in each.needed().items()}
         known = (revision for each in self._deployments.values() for revision in each.revisions)
         self.wanted = frozenset(key for revision in known for key in revision.plan.keys)
-        self.changed()
+        self._tell()
 
     def _split(self, deployment: Deployment) -> None:
         """Have a split of the present shares that goes on where the one before is.
@@ -308,7 +329,7 @@ class Catalog:
 
     def _release(self, revision: Revision) -> None:
         self._stop(revision)
-        revision.version, revision.task = None, None
+        revision.version, revision.task, revision.waits = None, None, False
 
     def _become(self, revision: Revision, state: str, reason: str) -> None:
         revision.state, revision.reason, revision.last_update = follow(revision.state, state), reason, time.time()
@@ -383,6 +404,22 @@ class Catalog:
         return lambda: self._listeners.remove(changed)
 
     def changed(self) -> None:
+        """A worker or a target is not as it was: versions follow."""
+        for deployment in list(self._deployments.values()):
+            turned = False
+            for revision in deployment.revisions:
+                revision.stirred.set()
+                if revision.ready and revision.refused:
+                    turned = True
+                    self._become(revision, "failed", reasons(revision.targets))
+                elif revision.state == "failed" and revision.version and _usable(revision.version, "allow"):
+                    turned = True
+                    self._become(revision, "ready", "")
+            if turned:
+                self._publish(deployment)
+        self._tell()
+
+    def _tell(self) -> None:
         for listener in list(self._listeners):
             listener()
 

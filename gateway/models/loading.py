@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from gateway.models.artifact import Artifact, ArtifactRefused
 from gateway.models.fetches import Fetches
 from gateway.models.manifest import Check
 from gateway.models.revision import Plan, PlannedArtifact, Revision
+from gateway.models.states import OVER
 from gateway.remote.agreement import mismatch
 from gateway.request import Signature, TensorSpec
 from gateway.target import Golden, LoadOrder, Target, Version
@@ -23,6 +24,9 @@ GRACE = 0.3
 FETCHED_AT_ONCE = 4
 """Files, of all versions together: more would only share the same link."""
 _GOLDEN = "golden samples"
+
+
+_Loads = dict[asyncio.Task[Signature], Target]
 
 
 class NoTargetLoads(Exception):
@@ -132,8 +136,12 @@ class Loader:
         finally:
             coming = False
 
-    async def load(self, revision: Revision) -> Version:
+    async def load(self, revision: Revision, become: Callable[[str, str], None]) -> Version:
         """Load on all targets at once; a version is up with the first, the others join as they come.
+
+        ``become(state, reason)`` is told where it is, also the same again: loading or warming; and failed or barred
+        where all that could still load it has been out of reach for as long as a load may take, or an endpoint's model
+        disagrees. What is out of reach may come all the same, so this goes on.
 
         Raises:
             NoTargetLoads
@@ -141,36 +149,22 @@ class Loader:
         fetches, targets = revision.fetches, revision.targets
         assert fetches is not None
         golden = fetches.start(_GOLDEN, revision.plan.golden).result() if revision.plan.golden is not None else None
-        loading: dict[asyncio.Task[Signature], Target] = {}
+        loading: _Loads = {}
         for source in self._sources.pop(fetches, []):
-            task = asyncio.create_task(self._bring(revision.plan, source, golden), name=f"load on {source.target.name}")
+            task = asyncio.create_task(self._bring(revision, source, golden), name=f"load on {source.target.name}")
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             fetches.add(task)
             loading[task] = source.target
-        abroad: dict[asyncio.Task[Signature], Target] = {}
+        abroad: _Loads = {}
         for target in targets:
             if _remote(target) and not target.failure:
-                task = asyncio.create_task(self._reach(revision.plan, target, golden), name=f"load on {target.name}")
+                task = asyncio.create_task(self._reach(revision, target, golden), name=f"load on {target.name}")
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
                 fetches.add(task)
                 abroad[task] = target
-        waiting: set[asyncio.Task[Signature]] = set(loading)
-        signature: Signature | None = None
         try:
-            while waiting and signature is None:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                signature = next((f.result() for f in done if not f.cancelled() and f.exception() is None), None)
-            if signature is None and abroad:  # only then: what is here says what the model is
-                revision.abroad = True
-                revision.reason = "; ".join(f"{t.name}: {t.failure}" for t in targets if t.failure)
-                waiting = set(abroad)
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                signature = next(iter(done)).result()
-            elif signature is not None:
-                waiting |= set(abroad)
-            if signature is None:
-                reasons = "; ".join(f"{t.name}: {t.failure or 'no such worker here'}" for t in targets)
-                raise Barred(reasons) if any(t.barred for t in targets) else NoTargetLoads(reasons)
+            signature = await self._first_up(revision, loading, abroad, become)
+            waiting = [task for task in (*loading, *abroad) if not task.done()]
             if waiting:
                 await asyncio.wait(waiting, timeout=GRACE)
         except asyncio.CancelledError:
@@ -181,6 +175,44 @@ class Loader:
         for future, target in (loading | abroad).items():
             future.add_done_callback(partial(_must_agree, target, signature))
         return Version(revision.plan.version, signature, tuple(targets))
+
+    async def _first_up(
+        self, revision: Revision, loading: _Loads, abroad: _Loads, become: Callable[[str, str], None]
+    ) -> Signature:
+        """What the first target that is up takes and gives. Remote ones count when no other can be had: what is here
+        says what the model is.
+
+        Raises:
+            NoTargetLoads
+        """
+        clock = asyncio.get_running_loop().time
+        waiting, targets, since, state, with_remotes = dict(loading), revision.targets, clock(), "loading", False
+        while True:
+            revision.stirred.clear()
+            done = [task for task in waiting if task.done()]
+            up = next((task for task in done if not task.cancelled() and task.exception() is None), None)
+            if up is not None:
+                if state in OVER:
+                    become("loading", "")
+                return up.result()
+            for task in done:
+                del waiting[task]
+            left = since + max((_limit(target) for target in waiting.values()), default=0.0) - clock()
+            late = left <= 0 or state in OVER
+            before, state = state, _stage(list(waiting.values()), targets, late)
+            if state in OVER and abroad and not with_remotes:
+                with_remotes = revision.abroad = True
+                waiting |= abroad
+                state = before
+                continue
+            if not waiting:
+                if before in OVER:
+                    become("loading", "")
+                raise (Barred if state == "barred" else NoTargetLoads)(reasons(targets))
+            if before in OVER and state not in OVER:
+                since = clock()
+            become(state, reasons(targets))
+            await _first_of(waiting, revision.stirred, None if late else left)
 
     def unload(self, revision: Revision) -> None:
         self._end(revision)
@@ -230,7 +262,7 @@ class Loader:
         if refusals:
             raise refusals[0]
 
-    async def _bring(self, plan: Plan, source: _Source, golden: Artifact | None) -> Signature:
+    async def _bring(self, revision: Revision, source: _Source, golden: Artifact | None) -> Signature:
         target = source.target
         try:
             artifact = await asyncio.shield(source.fetched)
@@ -239,13 +271,19 @@ class Loader:
             raise
         target.failure = ""
         held = golden_of(golden, source.planned.check) if golden is not None else None
-        return await self._workers.load(target, order_of(plan, artifact, held))
+        return await self._ordered(revision, target, order_of(revision.plan, artifact, held))
 
-    async def _reach(self, plan: Plan, target: Target, golden: Artifact | None) -> Signature:
+    async def _reach(self, revision: Revision, target: Target, golden: Artifact | None) -> Signature:
         """A remote target needs no file, only the name of what it should have, and what that must answer."""
+        plan = revision.plan
         held = golden_of(golden, _chosen(plan, target).check) if golden is not None else None
         order = LoadOrder(plan.name, plan.version, "", plan.checksum, plan.batch_size, plan.batch_delay, golden=held)
-        return await self._workers.load(target, order)
+        return await self._ordered(revision, target, order)
+
+    async def _ordered(self, revision: Revision, target: Target, order: LoadOrder) -> Signature:
+        loaded = self._workers.load(target, order)
+        revision.stirred.set()  # its worker may be lost
+        return await loaded
 
     async def _targets(self, plan: Plan) -> list[Target]:
         targets: list[Target] = []
@@ -266,6 +304,37 @@ class Loader:
             else:
                 targets.append(Target(name, len(targets), None))
         return targets
+
+
+async def _first_of(tasks: Iterable[asyncio.Task[Signature]], stirred: asyncio.Event, seconds: float | None) -> None:
+    """Returns when one of the tasks has ended, the event is set, or the time is over."""
+    waking = asyncio.ensure_future(stirred.wait())
+    try:
+        await asyncio.wait({*tasks, waking}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waking.cancel()
+
+
+def _stage(waiting: Sequence[Target], targets: Sequence[Target], late: bool) -> str:
+    """State of a version of which those that are waited for may still come; ``late``: they have had their time."""
+    in_reach = [target for target in waiting if not target.out_of_reach]
+    if in_reach:
+        return "warming" if any(target.warming for target in in_reach) else "loading"
+    if late or all(target.barred for target in waiting):
+        return "barred" if any(target.barred for target in targets) else "failed"
+    return "loading"
+
+
+def _limit(target: Target) -> float:
+    """Seconds that it may be out of reach before a version that only waits for it has failed."""
+    assert target.worker is not None
+    return target.worker.load_limit
+
+
+def reasons(targets: Sequence[Target]) -> str:
+    """Why targets do not load the version."""
+    found = ((t.name, t.out_of_reach or t.failure or ("" if t.worker else "no such worker here")) for t in targets)
+    return "; ".join(f"{name}: {why}" for name, why in found if why)
 
 
 def _remote(target: Target) -> bool:

@@ -120,6 +120,10 @@ class Revision:
     """A command waits for it: it stays loaded, whatever the roll-out says so far."""
     abroad: bool = False
     """It has no target here that can serve it: it waits for a remote one, for as long as that takes."""
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when one of its targets may have got further, or been lost."""
+    waits: bool = False
+    """It has failed, or is barred, and its task goes on: it waits for what is out of reach."""
     granted: bool = False
     """It may take the memory that it needs, and has not yet."""
     retry_at: float = -math.inf
@@ -132,6 +136,16 @@ class Revision:
     @property
     def ready(self) -> bool:
         return self.state == "ready" and self.version is not None
+
+    @property
+    def may_come_back(self) -> bool:
+        """It has failed, and is in service again as soon as a worker loads it."""
+        return self.waits or (self.state == "failed" and self.version is not None)
+
+    @property
+    def refused(self) -> bool:
+        """No target is left that has not refused it. (One whose worker is only lost has not.)"""
+        return all(target.failure or target.worker is None for target in self.targets)
 
     @property
     def last_used(self) -> float:
@@ -169,8 +183,8 @@ class Deployment:
         return stale
 
     def replaced(self) -> list[Revision]:
-        """Revisions in service whose label has a newer one in service."""
-        return [r for r in self.revisions if r.ready and self.serving(r.label) is not r]
+        """Revisions that are or were in service, and whose label has a newer one in service."""
+        return [r for r in self.revisions if r.version is not None and self.serving(r.label) not in (None, r)]
 
     def ready(self) -> list[Revision]:
         """In service, one per label."""
@@ -215,7 +229,8 @@ class Deployment:
 
     def needed(self) -> dict[str, str]:
         """Keys of the files of the versions that are to be loaded, or were there a restart; each with whose it is."""
-        kept = self.rollout.kept(self.able()) | self.coming() | self.serving_labels()
+        returning = {r.label for r in self.revisions if r.may_come_back}
+        kept = self.rollout.kept(self.able()) | self.coming() | self.serving_labels() | returning
         return {key: f"{self.name} {r.label}" for r in self.revisions if r.label in kept for key in r.plan.keys}
 
     def unshared(self) -> list[Revision]:

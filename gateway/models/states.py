@@ -9,10 +9,10 @@ TRANSITIONS: Mapping[str, frozenset[str]] = {
     "fetching": frozenset({"fetching", "verifying", "loading", "failed", "rolledBack"}),
     "verifying": frozenset({"fetching", "verifying", "loading", "failed", "rolledBack"}),
     "loading": frozenset({"warming", "ready", "barred", "failed", "rolledBack"}),
-    "warming": frozenset({"ready", "barred", "failed", "rolledBack"}),
-    "ready": frozenset({"unloaded", "rolledBack"}),
-    "failed": frozenset({"fetching", "verifying", "loading", "rolledBack"}),
-    "barred": frozenset({"rolledBack"}),
+    "warming": frozenset({"loading", "ready", "barred", "failed", "rolledBack"}),
+    "ready": frozenset({"failed", "unloaded", "rolledBack"}),
+    "failed": frozenset({"fetching", "verifying", "loading", "ready", "rolledBack"}),
+    "barred": frozenset({"loading", "rolledBack"}),
     "unloaded": frozenset({"fetching", "verifying", "loading", "rolledBack"}),
     "rolledBack": frozenset({"fetching", "verifying"}),
 }
@@ -23,7 +23,7 @@ content for the same version, or a deletion, begins and ends the whole at any ti
 COMING = frozenset({"fetching", "verifying", "loading", "warming"})
 """On its way up."""
 OVER = frozenset({"failed", "barred", "rolledBack", "unloaded"})
-"""Not coming by itself any more."""
+"""Neither in service nor on its way up."""
 
 
 class ForbiddenTransition(Exception):

@@ -37,6 +37,7 @@ class FakeWorker:
     since: float = 0.0
     sheds: str = "nominal"
     remote: bool = False
+    load_limit: float = 300.0
 
     def expected_wait(self, priority: int, now: float) -> float:
         return 0.0
@@ -131,7 +132,7 @@ async def up(loader: Loader, offered: Revision, states: list[str] | None = None)
             states.append(f"{state} {reason}".strip())
 
     await loader.fetch(offered, become)
-    return await loader.load(offered)
+    return await loader.load(offered, lambda state, reason: None)
 
 
 async def soon(condition: Callable[[], object]) -> None:
@@ -368,3 +369,144 @@ async def test_a_manifest_that_does_not_name_it_in_targets_never_gets_a_remote_o
     await up(Loader(workers), offered)
     assert set(workers.orders) == {"cpu"}
     assert "only a manifest that names it in targets" in offered.targets[0].failure
+
+
+class LateWorkers(FakeWorkers):
+    """Whose loads end when ``come`` or ``refuse`` says so."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(names)
+        self.targets: dict[str, Target] = {}
+        self.outcomes: dict[str, asyncio.Future[Signature]] = {}
+
+    async def target(self, worker, preference, suffix):
+        target = self.targets[worker] = await super().target(worker, preference, suffix)
+        target.worker.load_limit = 3600.0
+        return target
+
+    def load(self, target, order):
+        target.order = order
+        self.outcomes[target.name] = asyncio.get_running_loop().create_future()
+        return self.outcomes[target.name]
+
+    def come(self, name: str) -> None:
+        self.targets[name].worker.state, self.targets[name].failure, self.targets[name].handle = "ready", "", 1
+        self.outcomes[name].set_result(SIGNATURE)
+
+    def refuse(self, name: str, barred: bool = False) -> None:
+        self.targets[name].failure, self.targets[name].barred = "no memory", barred
+        self.outcomes[name].set_exception(RuntimeError("refused"))
+
+
+class Rising:
+    """A version whose load is under way, and the states that it has told."""
+
+    def __init__(self, *names: str) -> None:
+        self.workers, self.told = LateWorkers(*names), ["loading"]
+        self.offered = abroad(File("model.onnx").planned(), targets=names)
+        self.loader = Loader(self.workers)
+        self.task = asyncio.ensure_future(self._load())
+
+    async def _load(self):
+        await self.loader.fetch(self.offered, lambda state, reason: None)
+        return await self.loader.load(self.offered, self._become)
+
+    def _become(self, state: str, reason: str) -> None:
+        if state != self.told[-1].partition(" ")[0]:
+            self.told.append(f"{state} {reason}".strip())
+
+    async def ordered(self) -> Rising:
+        await soon(lambda: len(self.workers.outcomes) == len(self.workers.names))
+        return self
+
+    async def until(self, *told: str) -> None:
+        """Targets have changed; what was told before and since."""
+        self.offered.stirred.set()
+        await soon(lambda: self.told == ["loading", *told])
+
+    def time_is_over(self) -> None:
+        """Loads have taken as long as they may."""
+        for target in self.workers.targets.values():
+            target.worker.load_limit = 0.0
+        self.offered.stirred.set()
+
+    async def unmoved(self) -> bool:
+        """Whether nothing is told of a change that had its chance to be seen."""
+        told = list(self.told)
+        self.offered.stirred.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return told == self.told and not self.task.done()
+
+
+async def test_a_version_is_warming_once_a_target_is_until_none_of_those_that_may_still_come_is():
+    rising = await Rising("gpu", "cpu").ordered()
+    gpu, cpu = (rising.workers.targets[name] for name in ("gpu", "cpu"))
+    gpu.warming = True
+    await rising.until("warming")
+    rising.workers.refuse("gpu")
+    await rising.until("warming", "loading gpu: no memory")
+    cpu.warming = True
+    await rising.until("warming", "loading gpu: no memory", "warming gpu: no memory")
+    rising.workers.come("cpu")
+    assert (await rising.task).targets == (gpu, cpu)
+    assert len(rising.told) == 4
+
+
+async def test_the_end_of_a_warm_up_is_no_step_back():
+    rising = await Rising("cpu").ordered()
+    rising.workers.targets["cpu"].warming = True
+    await rising.until("warming")
+    rising.workers.refuse("cpu", barred=True)
+    with pytest.raises(Barred):
+        await rising.task
+    assert rising.told == ["loading", "warming"]
+
+
+@pytest.mark.parametrize("name", ["cpu", "far"])
+async def test_a_version_that_only_waits_for_what_is_out_of_reach_has_failed_after_the_time_of_a_load(name):
+    rising = await Rising(name).ordered()
+    worker = rising.workers.targets[name].worker
+    worker.state, worker.reason = "lost", "nobody answers"
+    assert await rising.unmoved()
+    rising.time_is_over()
+    await rising.until(f"failed {name}: nobody answers")
+    worker.state = "ready"
+    await rising.until(f"failed {name}: nobody answers", "loading")
+    rising.workers.come(name)
+    assert (await rising.task).signature == SIGNATURE
+
+
+async def test_it_has_not_failed_while_some_worker_still_loads_it():
+    rising = await Rising("gpu", "cpu").ordered()
+    rising.workers.targets["gpu"].worker.state = "lost"
+    rising.time_is_over()
+    assert await rising.unmoved()
+    rising.workers.targets["cpu"].worker.state = "lost"
+    await rising.until("failed gpu: lost; cpu: lost")
+    rising.workers.come("cpu")
+    await rising.task
+    assert rising.told[2:] == ["loading"]
+
+
+async def test_a_remote_model_that_disagrees_bars_its_version_at_once_until_it_agrees():
+    rising = await Rising("far").ordered()
+    far = rising.workers.targets["far"]
+    far.failure, far.barred = "barred: sample 3", True
+    await rising.until("barred far: barred: sample 3")
+    far.barred = False
+    rising.workers.come("far")
+    assert (await rising.task).signature == SIGNATURE
+    assert rising.told[2:] == ["loading"]
+
+
+async def test_a_remote_target_serves_where_the_one_here_has_been_lost_for_as_long_as_a_load_may_take():
+    rising = await Rising("far", "cpu").ordered()
+    rising.workers.come("far")
+    assert await rising.unmoved()
+    rising.workers.targets["cpu"].worker.state = "lost"
+    assert await rising.unmoved()
+    rising.time_is_over()
+    version = await rising.task
+    assert [target.accepts_work for target in version.targets] == [True, False]
+    assert rising.offered.abroad

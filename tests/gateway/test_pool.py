@@ -145,3 +145,19 @@ async def test_a_target_tells_what_its_load_is_at_until_it_has_ended():
     made.received(worker_pb2.ToGateway(load_failed=worker_pb2.LoadFailed(model=1, message="no")))
     assert target.health(0.0)[:2] == ("lost", "no")
     assert target.progress == ""
+
+
+async def test_a_target_that_warms_up_says_so_and_its_version_hears_of_it():
+    changes: list[str] = []
+    made = Worker(WorkerConfig(name="w", backend="simulated"), 1, lambda *a, **k: None, lambda: changes.append("."))
+    made.attach(DumbLink(), worker_pb2.Hello(kind="hardware"))
+    target = Target("w", 0, made)
+    made.want(target, LoadOrder("m", "1", "/m.onnx", "0" * 64))
+    before = len(changes)
+    made.received(worker_pb2.ToGateway(warming=worker_pb2.Warming(model=99)))
+    assert (target.warming, len(changes)) == (False, before)
+    made.received(worker_pb2.ToGateway(warming=worker_pb2.Warming(model=1)))
+    assert (target.warming, len(changes)) == (True, before + 1)
+    assert target.health(0.0)[:2] == ("unknown", "loading: warming up")
+    made.detach("killed by SIGKILL")
+    assert (target.warming, target.progress) == (False, "")

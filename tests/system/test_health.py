@@ -223,6 +223,8 @@ def test_a_load_that_never_ends_costs_the_process_and_nobody_else(folder, gatewa
         wait_for(lambda: gateway.get("targets", "m"), 10, "the deployment")
         wait_for(lambda: target(gateway, "cpu")["state"] == "ready", 20, "the CPU's load")
         assert ask(client).served_by == "cpu"
-        wait_for(lambda: re.fullmatch("loading: [0-9]+ s", target(gateway, "sim")["reason"]), 20, "its progress")
+        wait_for(
+            lambda: re.fullmatch("loading: warming up, [0-9]+ s", target(gateway, "sim")["reason"]), 20, "its progress"
+        )
         wait_for(lambda: any("hung: a load" in e["message"] for e in gateway.get("events")), 20, "the end of the load")
         assert ask(client).served_by == "cpu"

@@ -43,6 +43,10 @@ class Elsewhere:
     slow: bool = False
     calls: list[tuple[Any, dict[str, str], float]] = field(default_factory=list)
     cancelled: int = 0
+    factor: float = 2.0
+    address: str = "127.0.0.1:0"
+    missing: set[str] = field(default_factory=set)
+    """Models that it does not have."""
 
     def start(self) -> Elsewhere:
         self._server = grpc.server(ThreadPoolExecutor(8))
@@ -56,9 +60,9 @@ class Elsewhere:
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, table),))
         if self.credentials is None:
-            port = self._server.add_insecure_port("127.0.0.1:0")
+            port = self._server.add_insecure_port(self.address)
         else:
-            port = self._server.add_secure_port("127.0.0.1:0", self.credentials)
+            port = self._server.add_secure_port(self.address, self.credentials)
         self.url = f"127.0.0.1:{port}"
         self._server.start()
         return self
@@ -77,6 +81,8 @@ class Elsewhere:
         return oip.ModelReadyResponse(ready=True)
 
     def ModelMetadata(self, request, context):  # noqa: N802
+        if request.name in self.missing:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no model is called {request.name!r}")
         spec = oip.ModelMetadataResponse.TensorMetadata
         one = spec(name="x", datatype=self.datatype, shape=self.shape)
         other = spec(name="y", datatype="FP32", shape=self.shape)
@@ -90,7 +96,7 @@ class Elsewhere:
         x = np.frombuffer(request.raw_input_contents[0], np.float32)
         answer = oip.ModelInferResponse(model_name=request.model_name)
         answer.outputs.add(name="y", datatype="FP32", shape=request.inputs[0].shape)
-        answer.outputs[0].contents.fp32_contents.extend(2 * x)
+        answer.outputs[0].contents.fp32_contents.extend(self.factor * x)
         return answer
 
     def _ended(self) -> None:
@@ -301,6 +307,72 @@ def test_it_is_held_to_the_golden_samples_like_any_other(near):
         answer = client.infer("wrong", {"x": X})
         assert (answer.served_by, answer.reason) == ("cpu", "barred")
         assert client.infer("right", {"x": X}).served_by == "named"
+
+
+def version(gateway: Gateway, model: str) -> dict[str, Any]:
+    return gateway.get("deployments", model)[0]["versions"][0]
+
+
+def is_now(gateway: Gateway, model: str, state: str, limit: float = 20) -> None:
+    wait_for(lambda: version(gateway, model)["state"] == state, limit, f"{model} being {state}")
+
+
+def test_a_version_of_remote_targets_that_disagree_is_barred_until_they_agree(near, odd):
+    np.savez(near.folder / "seven.npz", x=X.reshape(3, 1), y=np.float32(7) * X.reshape(3, 1))
+    spec = 'targets: [odd]\ngolden: {uri: "file:seven.npz"}'
+    path = manifest(near.folder, "seven", "1", scaled(7.0).SerializeToString(), spec)
+    done = near.run("apply", "-f", path, "--wait", "--timeout", "30")
+    assert done.returncode == 1
+    assert "seven 1: barred: odd: barred: sample 1: output y[0] is 2, golden 7" in done.stderr
+    assert version(near, "seven")["state"] == "barred"
+    odd.factor = 7.0
+    try:
+        is_now(near, "seven", "ready")
+        with Client(near.unix) as client:
+            assert client.infer("seven", {"x": X})["y"].tolist() == (7 * X).tolist()
+    finally:
+        odd.factor = 2.0
+
+
+def test_a_version_whose_only_endpoint_never_answers_fails_with_the_reason_and_comes_when_it_does(
+    folder: Path, gateway_in: Callable[..., Gateway]
+):
+    socket = folder / "far.sock"
+    gateway = gateway_in({"workers": [{**worker("far", f"unix:{socket}"), "loadSeconds": 3}, CPU]})
+    path = manifest(folder, "m", "1", scaled(2.0).SerializeToString(), "targets: [far]")
+    done = gateway.run("apply", "-f", path, "--wait", "--timeout", "30")
+    assert done.returncode == 1
+    assert f"m 1: failed: far: unix:{socket}: " in done.stderr, done.stderr
+    with elsewhere(address=f"unix:{socket}"):
+        is_now(gateway, "m", "ready", 40)
+    kinds = [event["kind"] for event in gateway.get("events", "m")]
+    steps = [kind for kind in kinds if kind.startswith("version-")]
+    assert steps == [f"version-{state}" for state in ("verifying", "loading", "failed", "loading", "warming", "ready")]
+
+
+def test_a_version_whose_only_endpoint_has_it_no_longer_is_not_ready_until_it_has(near, odd):
+    apply(near, "comes", "[odd]")
+    odd.missing.add("comes")
+    try:
+        is_now(near, "comes", "failed")
+        assert "odd: " in version(near, "comes")["reason"]
+    finally:
+        odd.missing.clear()
+    is_now(near, "comes", "ready")
+
+
+def test_the_probe_and_the_samples_of_a_remote_target_are_its_warm_up(near, odd):
+    odd.released.clear()
+    odd.slow = True
+    try:
+        path = manifest(near.folder, "slow", "1", scaled(2.0).SerializeToString(), "targets: [odd]")
+        assert near.run("apply", "-f", path).returncode == 0
+        is_now(near, "slow", "warming")
+        assert target(near, "slow", "odd")["reason"] == "loading: warming up"
+    finally:
+        odd.slow = False
+        odd.released.set()
+    is_now(near, "slow", "ready")
 
 
 def test_what_came_from_another_gateway_is_not_sent_on(near, odd):

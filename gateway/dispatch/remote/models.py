@@ -81,6 +81,7 @@ class RemoteModels:
         while True:
             try:
                 signature = await self._fitting(model)
+                self._worker.received(worker_pb2.ToGateway(warming=worker_pb2.Warming(model=model.handle)))
                 trial = Trial(self._endpoint, model.name, model.version, signature, limit)
                 seconds = await trial.probe(model.target.signature or signature)
                 if model.golden is not None:
@@ -88,8 +89,7 @@ class RemoteModels:
             except RemoteFailure as failed:
                 if str(failed) != told and not self._doubts.is_set():
                     told = str(failed)
-                    self._worker.keep_out(model.handle, told)
-                    model.target.barred = isinstance(failed, Disagreed)
+                    self._worker.keep_out(model.handle, told, isinstance(failed, Disagreed))
                 failures += 1
                 await asyncio.sleep(delay_after(failures))
                 continue

@@ -35,11 +35,11 @@ class RemoteWorker(Worker):
         wanted = self._wanted.get(handle)
         return (wanted.target, wanted.order) if wanted is not None else None
 
-    def keep_out(self, handle: int, reason: str) -> None:
+    def keep_out(self, handle: int, reason: str, barred: bool = False) -> None:
         """This model can't be asked there for now. Who waits for it goes on waiting: it may come."""
         wanted = self._wanted.get(handle)
         if wanted is None:
             return
-        wanted.target.handle, wanted.target.failure = 0, reason
+        wanted.target.handle, wanted.target.failure, wanted.target.barred = 0, reason, barred
         self.tell("target-kept-out", reason, wanted.order)
         self._changed()

@@ -24,17 +24,18 @@ _FILE = POOL.AddSerializedFile(
     b' \x01(\x01R\x0fgoldenDeviation\x12\x1e\n\nprovenance\x18\n \x01(\tR\nprovenance\x12\x12\n\x04kind\x18\x0b \x01(\tR\x04kind"\xea\x01\n\nLoadFailed\x12\x14\n\x05mode'
     b'l\x18\x01 \x01(\rR\x05model\x125\n\x06reason\x18\x02 \x01(\x0e2\x1d.edgeway.v1.LoadFailed.ReasonR\x06reason\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message"'
     b'u\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0c\n\x08REJECTED\x10\x01\x12\x0c\n\x08CHECKSUM\x10\x02\x12\x0e\n\nUNREADABLE\x10\x03\x12\n\n\x06MEMORY\x10\x04\x12\x0f\n\x0bUNA'
-    b'VAILABLE\x10\x05\x12\n\n\x06BARRED\x10\x06"3\n\x07Loading\x12\x14\n\x05model\x18\x01 \x01(\rR\x05model\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text"\x1e\n\x06Unload\x12\x14\n\x05model\x18\x01'
-    b' \x01(\rR\x05model" \n\x08Unloaded\x12\x14\n\x05model\x18\x01 \x01(\rR\x05model"\xe7\x01\n\x06Report\x12#\n\rtemperature_c\x18\x02 \x01(\x01R\x0ctemperatureC\x12\x16\n'
-    b"\x06queued\x18\x03 \x01(\rR\x06queued\x12\x18\n\x07running\x18\x04 \x01(\rR\x07running\x12'\n\x0fbacklog_seconds\x18\x05 \x01(\x01R\x0ebacklogSeconds\x12%\n\x0eresi"
-    b'dent_bytes\x18\x06 \x01(\x04R\rresidentBytes\x12\x12\n\x04lost\x18\x07 \x01(\tR\x04lost\x12\x1c\n\tthrottled\x18\x08 \x01(\x08R\tthrottledJ\x04\x08\x01\x10\x02"\'\n\tHeart'
-    b'beat\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence"\n\n\x08Shutdown"\xd6\x01\n\x08ToWorker\x12&\n\x04load\x18\x01 \x01(\x0b2\x10.edgeway.v1.LoadH\x00R\x04loa'
-    b'd\x12,\n\x06unload\x18\x02 \x01(\x0b2\x12.edgeway.v1.UnloadH\x00R\x06unload\x125\n\theartbeat\x18\x03 \x01(\x0b2\x15.edgeway.v1.HeartbeatH\x00R\thea'
-    b'rtbeat\x122\n\x08shutdown\x18\x04 \x01(\x0b2\x14.edgeway.v1.ShutdownH\x00R\x08shutdownB\t\n\x07message"\xf4\x02\n\tToGateway\x12)\n\x05hello\x18\x01 \x01'
-    b'(\x0b2\x11.edgeway.v1.HelloH\x00R\x05hello\x12,\n\x06loaded\x18\x02 \x01(\x0b2\x12.edgeway.v1.LoadedH\x00R\x06loaded\x129\n\x0bload_failed\x18\x03 \x01('
-    b'\x0b2\x16.edgeway.v1.LoadFailedH\x00R\nloadFailed\x122\n\x08unloaded\x18\x04 \x01(\x0b2\x14.edgeway.v1.UnloadedH\x00R\x08unloaded\x12,\n\x06r'
-    b'eport\x18\x05 \x01(\x0b2\x12.edgeway.v1.ReportH\x00R\x06report\x125\n\theartbeat\x18\x06 \x01(\x0b2\x15.edgeway.v1.HeartbeatH\x00R\theartbeat'
-    b'\x12/\n\x07loading\x18\x07 \x01(\x0b2\x13.edgeway.v1.LoadingH\x00R\x07loadingB\t\n\x07messageb\x06proto3'
+    b'VAILABLE\x10\x05\x12\n\n\x06BARRED\x10\x06"3\n\x07Loading\x12\x14\n\x05model\x18\x01 \x01(\rR\x05model\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text"\x1f\n\x07Warming\x12\x14\n\x05model\x18'
+    b'\x01 \x01(\rR\x05model"\x1e\n\x06Unload\x12\x14\n\x05model\x18\x01 \x01(\rR\x05model" \n\x08Unloaded\x12\x14\n\x05model\x18\x01 \x01(\rR\x05model"\xe7\x01\n\x06Report\x12#\n\rtem'
+    b"perature_c\x18\x02 \x01(\x01R\x0ctemperatureC\x12\x16\n\x06queued\x18\x03 \x01(\rR\x06queued\x12\x18\n\x07running\x18\x04 \x01(\rR\x07running\x12'\n\x0fbacklog_seco"
+    b'nds\x18\x05 \x01(\x01R\x0ebacklogSeconds\x12%\n\x0eresident_bytes\x18\x06 \x01(\x04R\rresidentBytes\x12\x12\n\x04lost\x18\x07 \x01(\tR\x04lost\x12\x1c\n\tthrottle'
+    b'd\x18\x08 \x01(\x08R\tthrottledJ\x04\x08\x01\x10\x02"\'\n\tHeartbeat\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence"\n\n\x08Shutdown"\xd6\x01\n\x08ToWorker\x12&\n\x04lo'
+    b'ad\x18\x01 \x01(\x0b2\x10.edgeway.v1.LoadH\x00R\x04load\x12,\n\x06unload\x18\x02 \x01(\x0b2\x12.edgeway.v1.UnloadH\x00R\x06unload\x125\n\theartbeat\x18\x03 '
+    b'\x01(\x0b2\x15.edgeway.v1.HeartbeatH\x00R\theartbeat\x122\n\x08shutdown\x18\x04 \x01(\x0b2\x14.edgeway.v1.ShutdownH\x00R\x08shutdownB\t\n\x07m'
+    b'essage"\xa5\x03\n\tToGateway\x12)\n\x05hello\x18\x01 \x01(\x0b2\x11.edgeway.v1.HelloH\x00R\x05hello\x12,\n\x06loaded\x18\x02 \x01(\x0b2\x12.edgeway.v1.Loa'
+    b'dedH\x00R\x06loaded\x129\n\x0bload_failed\x18\x03 \x01(\x0b2\x16.edgeway.v1.LoadFailedH\x00R\nloadFailed\x122\n\x08unloaded\x18\x04 \x01(\x0b2\x14.edg'
+    b'eway.v1.UnloadedH\x00R\x08unloaded\x12,\n\x06report\x18\x05 \x01(\x0b2\x12.edgeway.v1.ReportH\x00R\x06report\x125\n\theartbeat\x18\x06 \x01(\x0b2\x15.'
+    b'edgeway.v1.HeartbeatH\x00R\theartbeat\x12/\n\x07loading\x18\x07 \x01(\x0b2\x13.edgeway.v1.LoadingH\x00R\x07loading\x12/\n\x07warming\x18\x08 '
+    b'\x01(\x0b2\x13.edgeway.v1.WarmingH\x00R\x07warmingB\t\n\x07messageb\x06proto3'
 )
 DESCRIPTOR = POOL.FindFileByName('edgeway/v1/worker.proto')
 
@@ -48,6 +49,7 @@ Batching = GetMessageClass(DESCRIPTOR.message_types_by_name['Batching'])
 Loaded = GetMessageClass(DESCRIPTOR.message_types_by_name['Loaded'])
 LoadFailed = GetMessageClass(DESCRIPTOR.message_types_by_name['LoadFailed'])
 Loading = GetMessageClass(DESCRIPTOR.message_types_by_name['Loading'])
+Warming = GetMessageClass(DESCRIPTOR.message_types_by_name['Warming'])
 Unload = GetMessageClass(DESCRIPTOR.message_types_by_name['Unload'])
 Unloaded = GetMessageClass(DESCRIPTOR.message_types_by_name['Unloaded'])
 Report = GetMessageClass(DESCRIPTOR.message_types_by_name['Report'])

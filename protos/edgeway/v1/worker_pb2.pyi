@@ -172,6 +172,12 @@ class Loading(_message.Message):
     text: str
     def __init__(self, model: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
+class Warming(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: int
+    def __init__(self, model: _Optional[int] = ...) -> None: ...
+
 class Unload(_message.Message):
     __slots__ = ("model",)
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -225,7 +231,7 @@ class ToWorker(_message.Message):
     def __init__(self, load: _Optional[_Union[Load, _Mapping]] = ..., unload: _Optional[_Union[Unload, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ...) -> None: ...
 
 class ToGateway(_message.Message):
-    __slots__ = ("hello", "loaded", "load_failed", "unloaded", "report", "heartbeat", "loading")
+    __slots__ = ("hello", "loaded", "load_failed", "unloaded", "report", "heartbeat", "loading", "warming")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     LOAD_FAILED_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +239,7 @@ class ToGateway(_message.Message):
     REPORT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     LOADING_FIELD_NUMBER: _ClassVar[int]
+    WARMING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     loaded: Loaded
     load_failed: LoadFailed
@@ -240,4 +247,5 @@ class ToGateway(_message.Message):
     report: Report
     heartbeat: Heartbeat
     loading: Loading
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., load_failed: _Optional[_Union[LoadFailed, _Mapping]] = ..., unloaded: _Optional[_Union[Unloaded, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., loading: _Optional[_Union[Loading, _Mapping]] = ...) -> None: ...
+    warming: Warming
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., load_failed: _Optional[_Union[LoadFailed, _Mapping]] = ..., unloaded: _Optional[_Union[Unloaded, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., loading: _Optional[_Union[Loading, _Mapping]] = ..., warming: _Optional[_Union[Warming, _Mapping]] = ...) -> None: ...

@@ -31,6 +31,7 @@ class FakeWorker:
     remote: bool = False
     reason: str = ""
     since: float = 0.0
+    load_limit: float = 300.0
 
     def expected_wait(self) -> float:
         return 0.0

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.harness import wait_for
 from gateway.errors import Conflict, NotFound
 from gateway.models.artifact import Artifact
 from gateway.models.catalog import Catalog
@@ -24,11 +25,13 @@ from gateway.target import Target
 
 
 class FakeWorkers:
-    """One worker that loads all but what is named in ``broken``."""
+    """One worker that loads all but what is named in ``broken``; nothing while it is ``lost``."""
 
     def __init__(self) -> None:
         self.broken: set[str] = set()
         self.loaded: list[str] = []
+        self.lost, self.load_limit = False, 300.0
+        self.coming: dict[str, asyncio.Future[Signature]] = {}
 
     def resolve(self, entry):
         return ["cpu"]
@@ -40,9 +43,13 @@ class FakeWorkers:
         return ["cpu"]
 
     async def target(self, worker, preference, suffix):
-        return Target(worker, preference, SimpleNamespace(remote=False, state="ready"))
+        worker = SimpleNamespace(remote=False, state="ready", load_limit=self.load_limit)
+        return Target("cpu", preference, worker)
 
     def load(self, target, order):
+        if self.lost:
+            target.order, target.worker.state, target.worker.reason = order, "lost", "unplugged"
+            return self.coming.setdefault(order.version, asyncio.get_running_loop().create_future())
         future = asyncio.get_running_loop().create_future()
         if order.version in self.broken:
             target.failure = "broken"
@@ -128,7 +135,7 @@ class Device:
 
 
 def manifest(name: str, label: str, spec: dict):
-    model = {"uri": f"file:///{label}.onnx", "version": label, "checksum": f"sha256:{'0' * 64}"}
+    model = {"uri": f"file:///{label}.onnx", "version": label, "checksum": f"sha256:{label * 64}"}
     body = {"apiVersion": "edge.ai/v1", "kind": "ModelDeployment", "metadata": {"name": name}}
     return from_json(json.dumps({**body, "spec": {"model": model, **spec}}), "here")
 
@@ -236,6 +243,80 @@ async def test_a_promoted_version_that_fails_to_load_takes_nothing_over(device, 
     assert "once it is ready" in said
     await device.catalog.settled()
     assert (device.shares(), device.states()["1"]) == ({"3": 100}, "failed")
+
+
+def refuse(device: Device, label: str, failure: str = "checksum mismatch") -> None:
+    """The worker has started again and can't load what it had; without a failure it can."""
+    target = device.catalog.deployment("m").newest(label).targets[0]
+    target.handle, target.failure = 0 if failure else 1, failure
+    device.catalog.changed()
+
+
+async def test_a_version_that_every_target_refuses_by_now_is_not_ready_and_the_one_before_serves(device):
+    refuse(device, "2")
+    assert (device.states(), device.shares()) == ({"1": "ready", "2": "failed"}, {"1": 100})
+    assert device.catalog.deployment("m").newest("2").reason == "cpu: checksum mismatch"
+    refuse(device, "1")
+    assert not device.catalog.serving()["m"]
+    assert device.shares() == {}
+
+
+async def test_it_is_ready_again_when_a_target_loads_it_again(device):
+    refuse(device, "2")
+    assert set(device.catalog.needed.values()) == {"m 1", "m 2"}
+    refuse(device, "2", "")
+    assert (device.states(), device.shares()) == ({"1": "ready", "2": "ready"}, {"2": 100})
+    assert device.kinds()[-2:] == ["version-failed", "version-ready"]
+
+
+async def test_a_version_whose_worker_is_only_lost_stays_ready(device):
+    target = device.catalog.deployment("m").newest("2").targets[0]
+    target.handle, target.worker.state = 0, "lost"
+    device.catalog.changed()
+    assert device.states()["2"] == "ready"
+
+
+@pytest.mark.parametrize("renewed", [{}, {"latency": {"budgetMs": 7}}])
+async def test_a_version_that_is_refused_is_fetched_anew_when_it_is_applied_again(device, renewed):
+    refuse(device, "2")
+    assert await device.apply(("2", renewed)) == [True]
+    assert (device.states()["2"], device.workers.loaded.count("2")) == ("ready", 2)
+    assert len(device.catalog.deployment("m").revisions) == 2
+
+
+async def test_newer_content_takes_the_place_of_what_was_refused_meanwhile(device):
+    device.workers.lost = True
+    applying = asyncio.create_task(device.apply(("2", {"targets": ["cpu"]})))
+    await asyncio.to_thread(wait_for, lambda: "2" in device.workers.coming, 5, "the order to load it")
+    older = device.catalog.deployment("m").serving("2").targets[0]
+    older.handle, older.failure = 0, "checksum mismatch"
+    device.catalog.changed()
+    device.workers.coming["2"].set_result(Signature("onnx", (), ()))
+    await applying
+    assert [r.state for r in device.catalog.deployment("m").revisions] == ["ready", "ready"]
+
+
+async def test_a_version_out_of_reach_fails_in_time_and_nobody_waits_for_it_and_it_comes_by_itself(device):
+    device.workers.lost, device.workers.load_limit = True, 0.0
+    assert await device.apply(("3", {})) == [True]
+    assert (device.states()["3"], device.shares()) == ("failed", {"2": 100})
+    with pytest.raises(Conflict, match="3 of m is failed: cpu: unplugged"):
+        await device.steering.roll_back("m", "3")
+    revision = device.catalog.deployment("m").newest("3")
+    assert "m 3" in device.catalog.needed.values()
+    revision.targets[0].worker.state, revision.targets[0].handle = "ready", 1
+    device.workers.coming["3"].set_result(Signature("onnx", (), ()))
+    await asyncio.wait_for(revision.task, 5)
+    assert (device.states()["3"], device.shares()) == ("ready", {"3": 100})
+
+
+async def test_who_waits_for_a_version_is_told_when_it_turns_out_to_be_out_of_reach(device):
+    await device.apply(("3", {}))
+    assert device.states()["1"] == "unloaded"
+    device.workers.lost, device.workers.load_limit = True, 0.0
+    with pytest.raises(Conflict, match="1 of m is failed: cpu: unplugged"):
+        await asyncio.wait_for(device.steering.roll_back("m", "1"), 5)
+    assert device.shares() == {"3": 100}
 
 
 async def test_after_a_restart_only_what_is_needed_is_loaded(device, tmp_path):
