@@ -32,14 +32,15 @@ _OURS = """
 from workers import nvidia
 nvidia.look = lambda roots: nvidia.Sight([nvidia.Gpu("GPU (stand-in)", "8.7", 8 << 30)], "580", (13, 0))
 from workers.backend import BackendError, Settings
-from workers.backends import tensorrt
+from workers.backends.tensorrt import TensorrtBackend
+from workers.tensorrt import through_onnx
 import onnxruntime
 if {claimed}:
-    onnxruntime.get_available_providers = lambda: [tensorrt.PROVIDER, tensorrt.CUDA, "CPUExecutionProvider"]
+    onnxruntime.get_available_providers = lambda: [through_onnx.PROVIDER, through_onnx.CUDA, "CPUExecutionProvider"]
 if {blind}:
-    tensorrt._open_libraries = lambda folder: None
+    through_onnx._open_libraries = lambda folder: None
 try:
-    loaded = tensorrt.TensorrtBackend(Settings(options={{"through": "onnxruntime"}})).load(model, "m 1")
+    loaded = TensorrtBackend(Settings(options={{"through": "onnxruntime"}})).load(model, "m 1")
     say(ready=loaded.provenance)
 except BackendError as refused:
     say(refused=type(refused).__name__, code=getattr(refused, "code", ""), why=str(refused))

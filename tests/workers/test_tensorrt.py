@@ -33,10 +33,12 @@ from workers.backend import (
     Tensor,
 )
 from workers.backends import tensorrt as under_test
-from workers.backends.tensorrt import CUDA, PROVIDER, TensorrtBackend
+from workers.backends.tensorrt import TensorrtBackend
 from workers.loaded import NeverCancelled
 from workers.nvidia import Gpu, Sight
 from workers.onnx_runtime import CPU, OnnxRuntime
+from workers.tensorrt import through_onnx
+from workers.tensorrt.through_onnx import CUDA, PROVIDER
 
 ORIN = Sight([Gpu("Orin", "8.7", 8 << 30)], "540.4.0", (13, 0))
 X, Y = tensor("x"), tensor("y", mode="OUTPUT")
@@ -349,7 +351,7 @@ def test_a_provider_that_is_listed_without_its_library_is_unavailable(cuda, monk
 def test_a_session_that_would_run_on_the_cpu_is_refused_though_the_provider_was_asked_for(cuda, monkeypatch):
     """ONNX Runtime warns, leaves the provider out, and computes on the CPU."""
     claims(monkeypatch)
-    monkeypatch.setattr(under_test, "_open_libraries", lambda folder: None)
+    monkeypatch.setattr(through_onnx, "_open_libraries", lambda folder: None)
     made = backend(through="onnxruntime")
     with (
         pytest.raises((BackendUnavailable, NotOnDevice)),
@@ -374,7 +376,7 @@ class FakeProvider:
         self.told: list[dict[str, str]] = []
         self.assigned = {PROVIDER: ["Mul"], CUDA: ["Relu"]}
         claims(monkeypatch)
-        monkeypatch.setattr(under_test, "_open_libraries", lambda folder: None)
+        monkeypatch.setattr(through_onnx, "_open_libraries", lambda folder: None)
         self._real = OnnxRuntime.model
         monkeypatch.setattr(OnnxRuntime, "model", lambda *given, **more: self._model(*given, **more))
 
@@ -461,7 +463,7 @@ def test_a_fault_of_cuda_in_a_run_is_the_devices_and_ends_the_process(cuda, sett
 
 def test_a_driver_older_than_the_runtime_was_built_for_is_said_to_be(cuda, monkeypatch):
     FakeProvider(monkeypatch)
-    monkeypatch.setattr(under_test, "_built_for", lambda: "13.0")
+    monkeypatch.setattr(through_onnx, "_built_for", lambda: "13.0")
     monkeypatch.setattr(under_test, "look", lambda roots: replace(ORIN, cuda=(12, 6)))
     with pytest.raises(BackendUnavailable, match=r"wants CUDA 13\.0, and the driver goes up to 12\.6") as refused:
         backend(through="onnxruntime")

@@ -23,8 +23,9 @@ from edgeway.tensors import to_array, to_bytes
 from gateway.device.nvml import NvmlGpu
 from workers.backend import BackendUnavailable, ModelRejected, Settings, Tensor
 from workers.backends.cpu import CpuBackend
-from workers.backends.tensorrt import PLAN, TensorrtBackend
+from workers.backends.tensorrt import TensorrtBackend
 from workers.loaded import NeverCancelled
+from workers.tensorrt.place import PLAN
 
 pytestmark = [pytest.mark.hardware, pytest.mark.timeout(900)]
 THROUGH = ("onnxruntime", "native")

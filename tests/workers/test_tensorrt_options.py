@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from workers.backend import BackendUnavailable, ModelRejected, TensorSpec
-from workers.tensorrt_options import Range, misfit, open_ones, provider_options, ranges_of, read_options
+from workers.tensorrt.options import Range, misfit, open_ones, provider_options, ranges_of, read_options
 
 PICTURES = TensorSpec("x", "FP32", (-1, 3, -1, -1))
 SIZES = {"min": [1, 3, 64, 64], "opt": [1, 3, 224, 224], "max": [8, 3, 512, 512]}
