@@ -6,6 +6,7 @@ import argparse
 import errno
 import hashlib
 import json
+import os
 import re
 import threading
 import time
@@ -203,7 +204,8 @@ class Installs:
 
     def _models(self) -> set[str]:
         models = self._folder / "state" / "models"
-        return {str(path.relative_to(models)) for path in models.rglob("*") if path.is_file()}
+        # os.walk goes on where a folder is removed under it.
+        return {str(Path(at, file).relative_to(models)) for at, _, files in os.walk(models) for file in files}
 
     def labels(self) -> set[str]:
         return set(self._admin.versions("m"))

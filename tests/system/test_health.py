@@ -82,6 +82,7 @@ def test_a_worker_in_a_crash_loop_is_said_to_be_and_the_cpu_serves_meanwhile(fol
 def test_a_request_that_kills_its_worker_gets_one_more_try_where_it_harms_nobody(folder, gateway_in):
     gateway = gateway_in(config({}))
     deploy(gateway, folder, model=poisonable())
+    wait_for(lambda: len(gateway.children()) >= 4, 10, "zygote and standby")
     poison, harmless = np.array([-1], np.int32), np.array([3], np.int32)
     pid = gateway.worker("cpu")["pid"]
     assert stock(gateway, harmless) == "OK"
