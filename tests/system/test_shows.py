@@ -12,6 +12,8 @@ from benchmarks.harness import NOT_HERE
 pytestmark = pytest.mark.system
 
 SHORT = {
+    "runtimes": ["--made", "--answers", "5"],
+    "load_cycles": ["--cycles", "40", "--leaky", "30", "--only", "cpu"],
     "clients": [],
     "conformance": ["--every", "20"],
     "mixing": ["--seconds", "2"],
@@ -68,6 +70,8 @@ fault of what is shown; one that falls short twice in a row has something to say
 
 
 UNTIMED = {
+    "runtimes",
+    "load_cycles",
     "clients",
     "conformance",
     "replay",
@@ -86,13 +90,15 @@ UNTIMED = {
 }
 """These judge what happened and never how long it took: each may run beside another of them."""
 AT_ONCE = 2
+SHOW_LIMIT = 240
+"""Seconds; the emulator of QNN takes most of a minute on two cores, and another show beside it."""
 
 Done = subprocess.CompletedProcess[str]
 
 
 def shown(name: str) -> Done:
     command = [sys.executable, "-m", f"benchmarks.show.{name.partition('-')[0]}", *SHORT[name]]
-    return subprocess.run(command, capture_output=True, text=True, timeout=55)
+    return subprocess.run(command, capture_output=True, text=True, timeout=SHOW_LIMIT)
 
 
 def holds(done: Done) -> None:
@@ -111,12 +117,14 @@ def begun(request):
         beside.shutdown(cancel_futures=True)
 
 
+@pytest.mark.timeout(2 * SHOW_LIMIT)
 @pytest.mark.parametrize("name", [name for name in SHORT if name in UNTIMED])
 def test_the_untimed_show_holds_in_its_short_form(name, begun: dict[str, Future[Done]]):
     holds(begun[name].result())
 
 
 # Below the others: all of those are over before the first of these begins.
+@pytest.mark.timeout(2 * SHOW_LIMIT)
 @pytest.mark.parametrize("name", [name for name in SHORT if name not in UNTIMED])
 def test_the_show_holds_in_its_short_form(name):
     done = shown(name)
@@ -141,7 +149,7 @@ def test_the_run_path_benchmark_compares_the_worker_to_the_runtime_alone():
 def test_the_benchmark_measures_what_it_can_in_its_short_form():
     chosen = ("small", "frame", "frame-shm", "large-sealed", "size", "hop", "tail")
     command = [sys.executable, "-m", "benchmarks.bench", *chosen, "--short", "-o", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SHOW_LIMIT)
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
     names = (*chosen[1:], "small-p50", "small-cpu", "small-rate")
     assert {name: row.get("value", 0) > 0 for name, row in rows.items()} == dict.fromkeys(names, True)
@@ -149,7 +157,7 @@ def test_the_benchmark_measures_what_it_can_in_its_short_form():
 
 def measured(name: str, *arguments: str) -> dict:
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "-o", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SHOW_LIMIT)
     assert done.stdout, done.stderr
     return json.loads(done.stdout)
 
