@@ -243,7 +243,7 @@ def test_outputs_that_are_no_longer_those_of_the_reference_have_a_drift(folder, 
             seen = status(gateway, "1")
             return seen.drift if seen.HasField("drift") else -1.0
 
-        assert "needs 100 answers" in status(gateway, "1").drift_detail
+        wait_for(lambda: "needs 100 answers" in status(gateway, "1").drift_detail, 10, "what the observer lacks")
         score = wait_for(lambda: max(0.0, drifts(usual[chance.integers(0, 400, 20)]) + 0.001), 20, "a score")
         assert score < 0.2
         wait_for(lambda: drifts(usual[chance.integers(0, 400, 20)] * np.float32(0.2)) > 0.3, 20, "the drift")
