@@ -11,6 +11,7 @@ import grpc
 
 from benchmarks.harness import wait_for
 from edgeway.v1 import control_pb2 as control
+from gateway.cli.waiting import serves
 from gateway.models.manifest_files import load_manifests, to_plain
 
 METHODS = control.SERVICES["edgeway.v1.Control"]
@@ -60,7 +61,7 @@ class Admin:
     def _serving(self, name: str, version: str, may_idle: bool, limit: float) -> None:
         def settled() -> Any:
             status = self.versions(name).get(version)
-            if status is None or (status.state == "ready" and not (may_idle or status.percent or status.current)):
+            if status is None or (status.state == "ready" and not serves(status, may_idle)):
                 return None
             return status if status.state in OVER else None
 

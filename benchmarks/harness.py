@@ -117,7 +117,7 @@ class Gateway:
 
     def get(self, what: str, *arguments: str) -> Any:
         """``edgeway get WHAT [NAME] -o json``, without a process of its own: that takes as long as many runs."""
-        from benchmarks.admin import Admin
+        from benchmarks.admin import Admin  # here: it waits by this file's means
         from gateway.cli.get import rows
 
         with Admin(self.control) as admin:

@@ -13,9 +13,10 @@ import msgspec
 
 from gateway.errors import Conflict, NotFound, Unavailable
 from gateway.models.artifact import ArtifactRefused
-from gateway.models.loading import Barred, Loader, NoTargetLoads, reasons
+from gateway.models.loading import Barred, Loader, NoTargetLoads
 from gateway.models.revision import Deployment, Plan, Revision
 from gateway.models.rollout import Rollout, declare, withdraw
+from gateway.models.stage import reasons
 from gateway.models.states import COMING, OVER, follow
 from gateway.request import Description, IndexEntry
 from gateway.routing.places import reassign

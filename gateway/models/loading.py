@@ -12,11 +12,13 @@ from typing import Protocol
 from edgeway.process import stand_back
 from gateway.models.artifact import Artifact, ArtifactRefused
 from gateway.models.fetches import Fetches
+from gateway.models.likeness import difference
 from gateway.models.manifest import Check
 from gateway.models.revision import Plan, PlannedArtifact, Revision
+from gateway.models.stage import reasons, stage
 from gateway.models.states import OVER
 from gateway.remote.agreement import mismatch
-from gateway.request import Signature, TensorSpec
+from gateway.request import Signature
 from gateway.target import Golden, LoadOrder, Target, Version
 
 GRACE = 0.3
@@ -24,7 +26,6 @@ GRACE = 0.3
 FETCHED_AT_ONCE = 4
 """Files, of all versions together: more would only share the same link."""
 _GOLDEN = "golden samples"
-
 
 _Loads = dict[asyncio.Task[Signature], Target]
 
@@ -199,7 +200,7 @@ class Loader:
                 del waiting[task]
             left = since + max((_limit(target) for target in waiting.values()), default=0.0) - clock()
             late = left <= 0 or state in OVER
-            before, state = state, _stage(list(waiting.values()), targets, late)
+            before, state = state, stage(list(waiting.values()), targets, late)
             if state in OVER and abroad and not with_remotes:
                 with_remotes = revision.abroad = True
                 waiting |= abroad
@@ -315,26 +316,10 @@ async def _first_of(tasks: Iterable[asyncio.Task[Signature]], stirred: asyncio.E
         waking.cancel()
 
 
-def _stage(waiting: Sequence[Target], targets: Sequence[Target], late: bool) -> str:
-    """State of a version of which those that are waited for may still come; ``late``: they have had their time."""
-    in_reach = [target for target in waiting if not target.out_of_reach]
-    if in_reach:
-        return "warming" if any(target.warming for target in in_reach) else "loading"
-    if late or all(target.barred for target in waiting):
-        return "barred" if any(target.barred for target in targets) else "failed"
-    return "loading"
-
-
 def _limit(target: Target) -> float:
     """Seconds that it may be out of reach before a version that only waits for it has failed."""
     assert target.worker is not None
     return target.worker.load_limit
-
-
-def reasons(targets: Sequence[Target]) -> str:
-    """Why targets do not load the version."""
-    found = ((t.name, t.out_of_reach or t.failure or ("" if t.worker else "no such worker here")) for t in targets)
-    return "; ".join(f"{name}: {why}" for name, why in found if why)
 
 
 def _remote(target: Target) -> bool:
@@ -402,22 +387,6 @@ def _must_agree(target: Target, signature: Signature, future: asyncio.Future[Sig
     if future.cancelled() or future.exception() is not None:
         return
     theirs = future.result()
-    if _remote(target):
-        problem = mismatch(signature, theirs)
-        if problem:
-            target.failure = f"it is not the same model: {problem}"
-        return
-    if _names(theirs) != _names(signature):
-        target.failure = f"takes or gives other tensors than the first target: {_names(theirs)}"
-        return
-    for ours, other in zip(_tensors(signature), _tensors(theirs), strict=True):
-        if None not in (ours.quantisation, other.quantisation) and ours.quantisation != other.quantisation:
-            target.failure = f"{ours.name} is quantised in another way than that of the first target"
-
-
-def _tensors(signature: Signature) -> tuple[TensorSpec, ...]:
-    return (*signature.inputs, *signature.outputs)
-
-
-def _names(signature: Signature) -> tuple[tuple[tuple[str, str], ...], ...]:
-    return tuple(tuple((spec.name, spec.datatype) for spec in side) for side in (signature.inputs, signature.outputs))
+    problem = mismatch(signature, theirs) if _remote(target) else difference(signature, theirs)
+    if problem:
+        target.failure = f"it is not the same model: {problem}" if _remote(target) else problem
